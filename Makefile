@@ -1,0 +1,45 @@
+# One command demonstrates, one tests, one checks. Needs only a python3 with venv and pip; uses uv where it is.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+UV := $(shell command -v uv 2>/dev/null)
+
+.PHONY: demo test check bench docs format clean
+
+$(BIN)/.made: pyproject.toml
+ifeq ($(UV),)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
+else
+	test -x $(BIN)/python || $(UV) venv --quiet --python $(PYTHON) $(VENV)
+	$(UV) pip install --quiet --python $(BIN)/python -e ".[dev]"
+endif
+	touch $@
+
+demo: $(BIN)/.made  ## a week of New York's flights, replayed and asked about
+	$(BIN)/headrace demo
+
+test: $(BIN)/.made  ## every test, the documentation's examples among them
+	$(BIN)/python -m pytest
+
+check: $(BIN)/.made  ## formatter, linter, types, documentation
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs $(VENV)/docs
+
+bench: $(BIN)/.made  ## the benchmarks, beside their peers
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[bench]" || echo "some peers could not be installed: they are left out"
+	$(BIN)/headrace bench features
+	$(BIN)/headrace bench reads
+	$(BIN)/headrace bench freshness
+
+docs: $(BIN)/.made  ## the documentation, as pages
+	$(BIN)/sphinx-build -W -b html docs $(VENV)/docs
+
+format: $(BIN)/.made
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,50 @@
+"""Headrace: the real-time context engine for language models.
+
+    import headrace as hr
+
+Declare an app, its streams and its feature views; open it; push events; read features that are right at that moment.
+"""
+
+from headrace.app import App as App
+from headrace.app import Clock as Clock
+from headrace.app import Stream as Stream
+from headrace.errors import ClosedError as ClosedError
+from headrace.errors import ConfigError as ConfigError
+from headrace.errors import DecodeError as DecodeError
+from headrace.errors import HeadraceError as HeadraceError
+from headrace.errors import InputError as InputError
+from headrace.errors import LockedError as LockedError
+from headrace.errors import MissingDependencyError as MissingDependencyError
+from headrace.errors import RemoteError as RemoteError
+from headrace.errors import SchemaError as SchemaError
+from headrace.errors import StaleError as StaleError
+from headrace.errors import StorageError as StorageError
+from headrace.errors import TooLargeError as TooLargeError
+from headrace.errors import UnknownNameError as UnknownNameError
+from headrace.features.spec import Feature as Feature
+from headrace.features.spec import count as count
+from headrace.features.spec import distinct as distinct
+from headrace.features.spec import first as first
+from headrace.features.spec import histogram as histogram
+from headrace.features.spec import last as last
+from headrace.features.spec import latest as latest
+from headrace.features.spec import max as max
+from headrace.features.spec import mean as mean
+from headrace.features.spec import min as min
+from headrace.features.spec import quantile as quantile
+from headrace.features.spec import rate as rate
+from headrace.features.spec import std as std
+from headrace.features.spec import sum as sum
+from headrace.features.spec import top as top
+from headrace.features.view import View as View
+from headrace.registry import register as register
+from headrace.schema import Event as Event
+from headrace.schema import Reject as Reject
+from headrace.schema import event_time as event_time
+from headrace.serving.client import Remote as Remote
+from headrace.serving.client import connect as connect
+from headrace.serving.live import Live as Live
+from headrace.serving.rows import Row as Row
+from headrace.serving.token import Token as Token
+
+__version__ = "0.1.0"

@@ -1,0 +1,213 @@
+"""What a user declares: an app with its streams and feature views. Nothing is started by declaring it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from headrace.errors import ConfigError, UnknownNameError, nearest
+from headrace.features.spec import Feature
+from headrace.features.view import View
+from headrace.registry import DEFAULT as CONNECTORS
+from headrace.schema import Event, Schema, snake_case
+from headrace.units import duration
+
+if TYPE_CHECKING:
+    from headrace.serving.live import Live
+
+
+class Clock(Protocol):
+    """Where `now` comes from when it is not the events themselves."""
+
+    def now(self) -> int:
+        """Microseconds since the Unix epoch."""
+
+
+class WallClock:
+    """The machine's clock."""
+
+    def now(self) -> int:
+        return time.time_ns() // 1000
+
+
+@dataclass(frozen=True, eq=False)
+class Stream:
+    """A named, typed, unbounded sequence of events.
+
+    Attributes:
+        name: As in URLs.
+        schema: The model's columns.
+        url: Where events come from besides pushes; None for pushes only.
+        lateness: How far back, in microseconds, reads with `now=` stay exact, and how long past their windows tiles are
+            kept for events that come late.
+    """
+
+    name: str
+    schema: Schema
+    url: str | None
+    lateness: int
+
+
+class App:
+    """The declaration of streams and views, and how `now` is told.
+
+    Args:
+        name: What logs and the data directory call it.
+        clock: "wall": now is the machine's clock. "event": now is the newest event time that a view's stream has seen
+            (replays, tests). Or an object with `now()`, as `headrace.testing.VirtualClock`.
+        online: Where reads go: "memory:". HEADRACE_ONLINE overrides it.
+        runner: What moves the batches: "local". HEADRACE_RUNNER overrides it.
+        checkpoint: How often changed state is journalled.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        clock: Literal["wall", "event"] | Clock = "wall",
+        online: str = "memory:",
+        runner: str = "local",
+        checkpoint: str | timedelta | float = "5s",
+    ) -> None:
+        if not name or not all(c.isalnum() or c in "-_." for c in name):
+            raise ConfigError(f"expected an app's name of letters, digits, '-', '_' and '.', found {name!r}")
+        if isinstance(clock, str) and clock not in ("wall", "event"):
+            raise ConfigError(f'expected clock="wall", clock="event" or an object with now(), found {clock!r}')
+        self.name = name
+        self.event_time = clock == "event"
+        self.clock: Clock = WallClock() if isinstance(clock, str) else clock
+        self.online = os.environ.get("HEADRACE_ONLINE") or online
+        self.runner = os.environ.get("HEADRACE_RUNNER") or runner
+        self.checkpoint = duration(checkpoint)
+        self.streams: dict[str, Stream] = {}
+        self.views: dict[str, View] = {}
+
+    def stream(
+        self,
+        model: type[Event],
+        url: str | None = None,
+        *,
+        lateness: str | timedelta | float = "10s",
+        name: str | None = None,
+    ) -> Stream:
+        """Declares a stream of a model's events.
+
+        Args:
+            model: The events.
+            url: A source such as "file:///var/log/payments/*.ndjson?follow=true". None: events come by push only.
+            lateness: How long past their windows tiles are kept.
+            name: In URLs; the model's name in snake_case if not given.
+
+        Raises:
+            ConfigError: The name is taken, or no source has the URL's scheme.
+            SchemaError: The model cannot be a stream.
+        """
+        schema = Schema.of(model)
+        label = _name(name or snake_case(model.__name__))
+        if label in self.streams:
+            raise ConfigError(f"there is a stream {label!r} already; give this one another with name=")
+        if url is not None:
+            CONNECTORS.find("source", url)
+        stream = Stream(label, schema, url, duration(lateness))
+        self.streams[label] = stream
+        return stream
+
+    def features(
+        self, stream: Stream | type[Event] | str, key: str | Sequence[str], *, name: str | None = None
+    ) -> Callable[[type], View]:
+        """Declares a class of features as a view: a decorator.
+
+        Args:
+            stream: What the features are computed from.
+            key: The column, or columns, that say whose they are.
+            name: In URLs and tools; the class's name in snake_case if not given.
+
+        Raises:
+            ConfigError: The name is taken, or the class holds something that is not a feature.
+            SchemaError: A column that the stream does not have; the nearest one is suggested.
+        """
+        source = self.stream_of(stream)
+
+        def declare(cls: type) -> View:
+            label = _name(name or snake_case(cls.__name__))
+            if label in self.views:
+                raise ConfigError(f"there is a view {label!r} already; give this one another with name=")
+            view = View.declare(
+                label,
+                (cls.__doc__ or "").strip(),
+                source.name,
+                [key] if isinstance(key, str) else list(key),
+                _declared(cls),
+                source.schema.columns,
+                source.schema.time,
+            )
+            self.views[label] = view
+            return view
+
+        return declare
+
+    def stream_of(self, given: Stream | type[Event] | str) -> Stream:
+        """The stream that a name, a model or a stream stands for.
+
+        Raises:
+            UnknownNameError: There is none.
+        """
+        if isinstance(given, str) and given in self.streams:
+            return self.streams[given]
+        for stream in self.streams.values():
+            if stream is given or stream.schema.model is given:
+                return stream
+        shown = given if isinstance(given, str) else getattr(given, "name", None) or getattr(given, "__name__", given)
+        raise UnknownNameError(f"no stream {shown!r} in {self.name}; {nearest(str(shown), self.streams)}")
+
+    def view_of(self, given: View | str) -> View:
+        """The view that a name or a view stands for.
+
+        Raises:
+            UnknownNameError: There is none.
+        """
+        if isinstance(given, View) and self.views.get(given.name) is given:
+            return given
+        if isinstance(given, str) and given in self.views:
+            return self.views[given]
+        shown = given if isinstance(given, str) else getattr(given, "name", given)
+        raise UnknownNameError(f"no view {shown!r} in {self.name}; {nearest(str(shown), self.views)}")
+
+    def open(self, path: str | Path | None = None) -> Live:
+        """Starts the app in this process.
+
+        Args:
+            path: The data directory; None keeps nothing on disk.
+
+        Raises:
+            LockedError: Another process has the directory open.
+            StorageError: The directory cannot be read or written.
+        """
+        from headrace.serving.live import Live  # the declaration does not need the engine
+
+        return Live(self, path)
+
+
+def _name(label: str) -> str:
+    if not label.replace("_", "a").replace("-", "a").isalnum() or len(label) > 64:
+        raise ConfigError(f"expected a name of 1 to 64 letters, digits, '_' and '-', found {label!r}")
+    return label
+
+
+def _declared(cls: type) -> dict[str, Feature]:
+    features: dict[str, Feature] = {}
+    for owner in reversed(cls.__mro__[:-1]):
+        for label, value in vars(owner).items():
+            if isinstance(value, Feature):
+                features[label] = value
+            elif not label.startswith("_"):
+                raise ConfigError(
+                    f"{cls.__name__}.{label}: expected a feature such as hr.count(over='1h'), found {value!r}; "
+                    "begin the name with '_' if it is none"
+                )
+    return features

@@ -1,0 +1,80 @@
+"""`headrace bench NAME`: choose a benchmark, run it, print what it found."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+
+from headrace.bench.harness import BenchError, Report, say
+
+ABOUT = {
+    "features": "JSON events to every key's trailing sum: events/s and memory, beside Bytewax and Pathway",
+    "reads": "reads while 50,000 events/s arrive: in process and over HTTP, beside a dict, LMDB and Valkey",
+    "freshness": "an event's scheduled time to its being visible to a read, at several rates",
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line of `headrace bench`."""
+    made = argparse.ArgumentParser(
+        prog="headrace bench",
+        description="Run a benchmark, with its peers in the same run where they are installed "
+        '(pip install "headrace[bench]").',
+        epilog="\n".join(f"{name:10} {about}" for name, about in ABOUT.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument("name", choices=list(ABOUT), help="which one")
+    made.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    made.add_argument("--events", type=positive, help="features: how many events (1,000,000)")
+    made.add_argument(
+        "--keys", type=positive, help="reads and freshness: how many keys (1,000,000 and 10,000)"
+    )
+    made.add_argument("--runs", type=positive, default=5, help="rounds; the figure is their median (5)")
+    made.add_argument("--seconds", type=float, help="reads and freshness: the length of a round (3)")
+    made.add_argument("--no-peers", action="store_true", help="features and reads: Headrace alone")
+    made.add_argument("--seed", type=int, default=1, help="of the generated events (1)")
+    return made
+
+
+def positive(text: str) -> int:
+    value = int(text.replace("_", "").replace(",", ""))
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f"expected a number greater than 0, found {text}")
+    return value
+
+
+def measure(options: argparse.Namespace) -> Report:
+    """Run the benchmark that was asked for; each is imported only then, with what it needs."""
+    given = {name: value for name in ("keys", "seconds") if (value := getattr(options, name)) is not None}
+    if options.name == "features":
+        from headrace.bench import features
+
+        count = options.events or 1_000_000
+        return features.run(
+            events_count=count, runs=options.runs, seed=options.seed, peers=not options.no_peers
+        )
+    if options.name == "reads":
+        from headrace.bench import reads
+
+        return reads.run(runs=options.runs, seed=options.seed, peers=not options.no_peers, **given)
+    from headrace.bench import freshness
+
+    return freshness.run(runs=options.runs, seed=options.seed, **given)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `headrace bench` with these arguments; the exit status."""
+    options = parser().parse_args(argv)
+    try:
+        report = measure(options)
+    except BenchError as error:
+        say(f"headrace bench {options.name}: {error}")
+        return 1
+    print(json.dumps(report.to_dict()) if options.json else report.text())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

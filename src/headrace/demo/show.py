@@ -1,0 +1,310 @@
+"""`headrace demo`: replay a week of flights, show it live, then ask three questions as a model would.
+
+The replay pushes from a thread of its own, so that neither the display nor a reader can slow the load; all
+else is in the calling thread, where Ctrl-C arrives.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import math
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from headrace.demo import flights
+from headrace.errors import ConfigError, HeadraceError, MissingDependencyError
+from headrace.units import WEEK
+
+if TYPE_CHECKING:
+    import polars as pl
+    from rich.console import Console
+
+    from headrace.demo.board import Board
+    from headrace.demo.replay import Replay
+    from headrace.serving.live import Live
+
+# The week that ends while the airports reopen after the blizzard of 8 February: the most cancellations of the
+# year.
+DEFAULT_WEEK = "2013-02-02T16:00"
+# A week in twenty seconds.
+SPEED = 30_000.0
+# While it serves: ten minutes a second, slow enough to follow a flight on the live page.
+SERVE_SPEED = 600.0
+INTERRUPTED = 130
+_FRAMES = 8
+_LINE_EVERY = 2.0
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `headrace demo` was asked for; `speed` None is as fast as it goes."""
+
+    week: str = DEFAULT_WEEK
+    weeks: float = 1.0
+    speed: float | None = SPEED
+    data: str | None = None
+    serve: bool = False
+    host: str = "127.0.0.1"
+    port: int = 8900
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `headrace demo`, on any parser."""
+    parser.add_argument(
+        "--week",
+        default=DEFAULT_WEEK,
+        metavar="WHEN",
+        help="where the week begins, a New York date or time (default: %(default)s)",
+    )
+    parser.add_argument("--weeks", type=_positive, default=1.0, metavar="N", help="how many weeks (default: 1)")
+    parser.add_argument(
+        "--speed",
+        type=_speed,
+        default=SPEED,
+        metavar="TIMES",
+        help='times real time, or "max" for as fast as it goes (default: 30000, a week in 20 s)',
+    )
+    parser.add_argument("--data", metavar="DIR", help="keep the data here, and go on from it (default: keep nothing)")
+    parser.add_argument("--serve", action="store_true", help="stay, serve HTTP and go on with the year until Ctrl-C")
+    parser.add_argument("--host", default="127.0.0.1", help="the address to serve on (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=8900, help="the port to serve on (default: %(default)s)")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """`headrace demo` by itself: parse the arguments, run, and return the exit status."""
+    parser = argparse.ArgumentParser(prog="headrace demo", description=(__doc__ or "").splitlines()[0])
+    add_arguments(parser)
+    return run_demo(**vars(parser.parse_args(argv)))
+
+
+def run_demo(**options: Any) -> int:
+    """Run the demo to its end.
+
+    Args:
+        options: The fields of `Options`.
+
+    Returns:
+        The exit status: 0, 1 if it could not run (the reason is on standard error), 130 after Ctrl-C.
+    """
+    try:
+        chosen = Options(**options)
+        with _sigterm_exits():
+            return _run(chosen)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except HeadraceError as error:
+        print(f"headrace demo: {error}", file=sys.stderr)
+        return 1
+
+
+def _run(options: Options) -> int:
+    folder = flights.data_path()
+    console = _console()
+    start, end = _span(options)
+    if options.serve:
+        _check_port(options.host, options.port)
+    began = time.perf_counter()
+    year = flights.load(folder)
+    console.print(
+        f"{year.height:,} events of the {flights.FLIGHTS:,} flights of 2013, "
+        f"read in {time.perf_counter() - began:.1f} s.",
+        style="dim",
+        highlight=False,
+    )
+    from headrace.demo.answers import ask, print_answer
+    from headrace.demo.app import app
+
+    with contextlib.ExitStack() as stack:
+        directory = options.data or stack.enter_context(tempfile.TemporaryDirectory(prefix="headrace-demo-"))
+        live = stack.enter_context(app.open(directory))
+        _replay(console, live, year, start, end, options.speed)
+        for number, answer in enumerate(ask(live), 1):
+            print_answer(console, number, answer)
+        if options.serve:
+            _serve(console, live, year, options)
+        else:
+            _say_how_to_go_on(console, options)
+    return 0
+
+
+def _console() -> Console:
+    try:
+        from rich.console import Console
+    except ImportError:
+        raise MissingDependencyError(
+            'the demo draws with the package rich, which is not installed; run: pip install "headrace[demo]"'
+        ) from None
+    # A terminal that cannot show a character shows a "?" instead of ending the demo.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+    return Console()
+
+
+def _span(options: Options) -> tuple[int, int]:
+    start = flights.from_new_york(options.week)
+    first, last = flights.from_new_york("2013-01-01"), flights.from_new_york("2014-01-01")
+    if not first <= start < last:
+        raise ConfigError(f"expected a week of the year 2013, which the data is of, found {options.week}")
+    return start, min(last, start + round(options.weeks * WEEK))
+
+
+def _check_port(host: str, port: int) -> None:
+    """Find out now, not after the replay, that the port is taken."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ConfigError(
+                f"expected to serve on {host}:{port}, found that it cannot be used "
+                f"({error.strerror or error}); choose another with --port"
+            ) from error
+
+
+def _replay(console: Console, live: Live, year: pl.DataFrame, start: int, end: int, speed: float | None) -> None:
+    """Push the week, or what a directory that already has some of it lacks, and show it."""
+    from headrace.demo.board import Board
+    from headrace.demo.replay import Replay, between, newest
+
+    begin = max(start, newest(live) or start)
+    events = between(year, begin, end)
+    if begin > start:
+        rest = "nothing of the week is left to replay" if events.is_empty() else "going on from there"
+        console.print(f"The data directory has the flights until {flights.new_york(begin)}: {rest}.")
+    if events.is_empty():
+        return
+    replay = Replay(live, events, begin, speed)
+    pace = "as fast as it goes" if speed is None else f"at {speed:,.0f} times real time"
+    board = Board(live, replay, start, end, pace)
+    with _pushing(replay) as pushed:
+        if console.is_terminal and not console.is_dumb_terminal:
+            _animate(console, board, pushed)
+        else:
+            _print_lines(console, board, pushed)
+    progress = replay.progress()
+    console.print(
+        f"{progress.pushed:,} events in {replay.took:.1f} s, "
+        f"{progress.pushed / max(replay.took, 1e-9):,.0f} a second, each durable before it counted.",
+        highlight=False,
+    )
+
+
+@contextlib.contextmanager
+def _pushing(replay: Replay) -> Iterator[Future[None]]:
+    """The replay in a thread of its own; leaving early ends it."""
+    with ThreadPoolExecutor(1, thread_name_prefix="headrace-demo") as pool:
+        pushed = pool.submit(replay.run)
+        try:
+            yield pushed
+        finally:
+            replay.stop.set()
+    pushed.result()
+
+
+def _animate(console: Console, board: Board, pushed: Future[None]) -> None:
+    from rich.live import Live as Display
+
+    with Display(board, console=console, auto_refresh=False) as display:
+        while not _ended(pushed, 1 / _FRAMES):
+            display.refresh()
+        display.refresh()
+
+
+def _print_lines(console: Console, board: Board, pushed: Future[None]) -> None:
+    from headrace.demo.board import PLAIN_HEADER, plain_line
+
+    console.print(PLAIN_HEADER, highlight=False, soft_wrap=True)
+    ended = False
+    while not ended:
+        ended = _ended(pushed, _LINE_EVERY)
+        console.print(plain_line(board), highlight=False, soft_wrap=True)
+
+
+def _ended(future: Future[None], timeout: float) -> bool:
+    return bool(wait([future], timeout).done)
+
+
+def _serve(console: Console, live: Live, year: pl.DataFrame, options: Options) -> None:
+    """Serve until Ctrl-C while the rest of the year goes on, so that what is asked is never the same."""
+    from headrace.demo.replay import Replay, between, newest
+    from headrace.serving.server import serve
+
+    now = newest(live) or 0
+    rest = between(year, now, flights.from_new_york("2015-01-01"))
+    address = f"http://{options.host}:{options.port}"
+    console.print()
+    console.print(f"Serving, and going on with the year at {SERVE_SPEED:,.0f} times real time. Ctrl-C ends it.")
+    _print_addresses(console, address)
+    replay = Replay(live, rest, now, SERVE_SPEED)
+    with _pushing(replay) as pushed, contextlib.suppress(KeyboardInterrupt):
+        pushed.add_done_callback(lambda ended: _say_why_it_stands_still(console, ended, replay))
+        serve(live, options.host, options.port)
+
+
+def _say_why_it_stands_still(console: Console, ended: Future[None], replay: Replay) -> None:
+    if (error := ended.exception()) is not None:
+        console.print(f"The replay has stopped, what is served stands still: {error}", style="red")
+    elif not replay.stop.is_set():
+        console.print("The year is over: what is served stands still from here on.")
+
+
+def _say_how_to_go_on(console: Console, options: Options) -> None:
+    directory = options.data or "./flights"
+    run = f"headrace run headrace.demo.app:app --data {directory} --port {options.port}"
+    console.print()
+    console.print("Keep it running, and the year going on:", style="bold")
+    console.print("  headrace demo --serve", style="cyan", highlight=False, soft_wrap=True)
+    if options.data:
+        console.print("Or serve what is now in the data directory:", style="bold")
+    else:
+        console.print("Or keep the data, and serve it with the app alone:", style="bold")
+        console.print(f"  headrace demo --data {directory}", style="cyan", highlight=False, soft_wrap=True)
+    console.print(f"  {run}", style="cyan", highlight=False, soft_wrap=True)
+    _print_addresses(console, f"http://127.0.0.1:{options.port}")
+
+
+def _print_addresses(console: Console, address: str) -> None:
+    console.print("Then open:", style="bold")
+    for path, what in (("/", "the live page"), ("/docs", "the HTTP interface")):
+        console.print(f"  [cyan]{address}{path}[/]  [dim]{what}[/]", highlight=False, soft_wrap=True)
+
+
+@contextlib.contextmanager
+def _sigterm_exits() -> Iterator[None]:
+    """SIGTERM unwinds like Ctrl-C does, so that the cursor comes back and the temporary directory goes."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set a handler; whoever has it decides
+        return
+
+    def leave(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a number greater than 0, found {text!r}")
+    return value
+
+
+def _speed(text: str) -> float | None:
+    return None if text == "max" else _positive(text.removesuffix("x"))

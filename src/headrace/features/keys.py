@@ -1,0 +1,83 @@
+"""Keys as small integers ("slots"): every array of a view is indexed by them, freed ones are used again."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from headrace.features.layout import SLOT, Array
+
+# Below this many rows a look-up for every row is cheaper than finding the distinct keys first.
+_FEW = 4096
+
+
+class KeyIndex:
+    """A two-way map between keys and slots.
+
+    A key is the value of the one key column, or the tuple of several.
+    """
+
+    def __init__(self, columns: Sequence[str]) -> None:
+        self.columns = list(columns)
+        self.slot_of: dict[Hashable, int] = {}
+        self.key_of: list[Any] = []
+        self._free: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self.slot_of)
+
+    @property
+    def size(self) -> int:
+        """One more than the greatest slot ever given."""
+        return len(self.key_of)
+
+    def assign(self, frame: pl.DataFrame) -> Array:
+        """The slot of every row's key, shape (rows,), int64; keys not seen before get one."""
+        if frame.height <= _FEW:
+            return self._slots(frame)
+        unique = frame.select(self.columns).unique()
+        unique = unique.with_columns(pl.Series(SLOT, self._slots(unique)))
+        joined = frame.select(self.columns).join(unique, on=self.columns, how="left", maintain_order="left")
+        return joined[SLOT].to_numpy()
+
+    def _slots(self, frame: pl.DataFrame) -> Array:
+        keys: list[Any]
+        keys = frame[self.columns[0]].to_list() if len(self.columns) == 1 else frame.select(self.columns).rows()
+        slots = list(map(self.slot_of.get, keys))
+        if None in slots:
+            for position, slot in enumerate(slots):
+                if slot is None:
+                    slots[position] = self._new(keys[position])
+        return np.array(slots, np.int64)
+
+    def _new(self, key: Any) -> int:
+        known = self.slot_of.get(key)
+        if known is not None:
+            return known
+        if self._free:
+            slot = self._free.pop()
+            self.key_of[slot] = key
+        else:
+            slot = len(self.key_of)
+            self.key_of.append(key)
+        self.slot_of[key] = slot
+        return slot
+
+    def free(self, slots: Iterable[int]) -> None:
+        """Forgets the keys of these slots."""
+        for slot in slots:
+            del self.slot_of[self.key_of[slot]]
+            self.key_of[slot] = None
+            self._free.append(slot)
+
+    def columns_of(self, slots: Array, dtypes: dict[str, pl.DataType]) -> dict[str, pl.Series]:
+        """The key columns of some slots."""
+        keys = [self.key_of[slot] for slot in slots.tolist()]
+        if len(self.columns) == 1:
+            name = self.columns[0]
+            return {name: pl.Series(name, keys, dtypes[name])}
+        columns: Sequence[Sequence[Any]] = list(zip(*keys, strict=True)) or [()] * len(self.columns)
+        return {name: pl.Series(name, values, dtypes[name]) for name, values in zip(self.columns, columns, strict=True)}

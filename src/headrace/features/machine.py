@@ -1,0 +1,358 @@
+"""The machine that keeps a view: batches in, changed rows out, snapshots to go on from.
+
+It reads no clock and does no I/O: a batch brings its own `now`. However the input is cut into batches, and wherever a
+snapshot is taken and gone on from, the answers are the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from headrace.features import bags, slots
+from headrace.features.keys import KeyIndex
+from headrace.features.layout import AT, REDUCED, SEQ, SLOT, TILE, Array, Bag, Blocks, TableLayout
+from headrace.features.read import Gathered, Values, gather, read_gathered, read_one
+from headrace.features.table import Change, TileTable
+from headrace.features.view import View
+
+Snapshot = Mapping[str, pl.DataFrame]
+# A table, and of the runs that lost tiles: slots, new offsets, new lengths.
+Expired = tuple[TileTable, tuple[Array, Array, Array]]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Valid events of one stream in order of arrival.
+
+    Attributes:
+        frame: The stream's columns.
+        first: The arrival number of the first row; the others follow on.
+        now: Shape (rows,), int64: the time at which each row arrived, by the app's clock, in microseconds.
+        slack: How much longer than its windows a view keeps tiles, in microseconds (the stream's lateness).
+    """
+
+    frame: pl.DataFrame
+    first: int
+    now: Array
+    slack: int = 0
+
+
+@dataclass(frozen=True)
+class Refused:
+    """Rows of a batch that a view could not use, and why."""
+
+    rows: Array
+    reason: str
+    late: bool = False
+
+
+@dataclass
+class Prepared:
+    """What a batch will change in a view, not yet visible."""
+
+    changes: list[tuple[TileTable, Change]] = field(default_factory=list)
+    refused: list[Refused] = field(default_factory=list)
+    newest: int | None = None
+
+
+class ViewMachine:
+    """Keeps a view's tables. `process` is `prepare`, then `commit`.
+
+    Attributes:
+        newest: The newest event time that the view's stream has seen: `now` of an app on event time.
+    """
+
+    def __init__(self, view: View, snapshot: Snapshot | None = None, newest: int | None = None) -> None:
+        self.view = view
+        self.newest = newest
+        self.index = KeyIndex(view.keys)
+        self.tables = [TileTable(layout) for layout in view.tables]
+        self._empty = read_gathered(view, [gather(table.segments, np.array([-1])) for table in self.tables], 0)[0]
+        self._swept = 0
+        self._sorted = any(layout.slots for layout in view.tables)
+        for table, layout in zip(self.tables, view.tables, strict=True):
+            part = (snapshot or {}).get(view.part(layout))
+            if part is not None and part.height:
+                self._restore(table, part)
+
+    # -- batches ---------------------------------------------------------------------------------------------------
+
+    def process(self, batch: Batch) -> Prepared:
+        """Takes a batch in, and says what it changed and which rows could not be used."""
+        prepared = self.prepare(batch)
+        self.commit(prepared)
+        return prepared
+
+    def prepare(self, batch: Batch) -> Prepared:
+        """Computes what a batch changes; nothing is visible before `commit`."""
+        prepared = Prepared()
+        if batch.frame.height == 0:
+            return prepared
+        prepared.newest = int(batch.frame[self.view.time].to_physical().max())  # type: ignore[arg-type]
+        inputs, used = self._inputs(batch, prepared)
+        if inputs.height == 0:
+            return prepared
+        at, now = inputs[AT].to_numpy(), batch.now[used]
+        if self._late(prepared, at, now, used, batch.slack):
+            inputs, at, now = self._without_late(inputs, at, now, batch.slack)
+        if self._sorted and len(at) and (at[1:] < at[:-1]).any():
+            order = np.argsort(at, kind="stable")
+            inputs, at, now = inputs[order], at[order], now[order]
+        if inputs.height:
+            for table in self.tables:
+                prepared.changes.append((table, self._change(table, inputs, at, now, batch.slack)))
+        return prepared
+
+    def commit(self, prepared: Prepared) -> None:
+        """Makes a prepared batch visible, in a time that grows only with the rows changed."""
+        for table, change in prepared.changes:
+            table.commit(change)
+        if prepared.newest is not None:
+            self.newest = prepared.newest if self.newest is None else max(self.newest, prepared.newest)
+
+    def _inputs(self, batch: Batch, prepared: Prepared) -> tuple[pl.DataFrame, Array]:
+        """Slot, event time, arrival number and the user's expressions, of the rows that can be used."""
+        frame, used = batch.frame, np.arange(batch.frame.height)
+        nameless = frame.select(pl.any_horizontal(pl.col(list(self.view.keys)).is_null())).to_series()
+        if nameless.any():
+            gone = nameless.to_numpy()
+            prepared.refused.append(Refused(used[gone], f"{self.view.name}: the key {list(self.view.keys)} is null"))
+            used = used[~gone]
+            frame = frame.filter(~nameless)
+        computed, failed = self._evaluate(frame)
+        for row, reason in failed:
+            prepared.refused.append(Refused(used[[row]], reason))
+        if failed:
+            keep = np.setdiff1d(np.arange(len(used)), [row for row, _ in failed])
+            frame, used = frame[keep], used[keep]
+        at = frame[self.view.time].to_physical()
+        columns = {AT: at, SEQ: pl.Series(batch.first + used), SLOT: pl.Series(self.index.assign(frame))}
+        return computed.with_columns(**columns) if computed.width else pl.DataFrame(columns), used
+
+    def _evaluate(self, frame: pl.DataFrame, first: int = 0) -> tuple[pl.DataFrame, list[tuple[int, str]]]:
+        """The user's expressions on every row. Where they fail, halving finds the rows on which they do."""
+        try:
+            return frame.select(**self.view.inputs), []
+        except Exception as error:  # noqa: BLE001 - whatever a user's function raises makes its row a dead letter
+            if frame.height == 1:
+                text = str(error).splitlines()[0] if str(error) else ""
+                empty = frame.clear().select(**self.view.inputs)
+                return empty, [(first, f"{self.view.name}: {type(error).__name__}: {text}")]
+        half = frame.height // 2
+        left, failed = self._evaluate(frame[:half], first)
+        right, more = self._evaluate(frame[half:], first + half)
+        return pl.concat([left, right]), failed + more
+
+    def _late(self, prepared: Prepared, at: Array, now: Array, used: Array, slack: int) -> bool:
+        """Whether any row is past the window of some table; those past all of them are refused."""
+        late = np.ones(len(at), bool)
+        partly = False
+        for layout in self.view.tables:
+            gone = _gone(layout, at, now, slack)
+            late &= gone
+            partly |= bool(gone.any())
+        if late.any():
+            reason = f"{self.view.name}: older than the longest window, and so too late to be counted"
+            prepared.refused.append(Refused(used[late], reason, late=True))
+        return partly
+
+    def _without_late(
+        self, inputs: pl.DataFrame, at: Array, now: Array, slack: int
+    ) -> tuple[pl.DataFrame, Array, Array]:
+        keep = np.zeros(len(at), bool)
+        for layout in self.view.tables:
+            keep |= ~_gone(layout, at, now, slack)
+        return inputs.filter(pl.Series(keep)), at[keep], now[keep]
+
+    def _change(self, table: TileTable, inputs: pl.DataFrame, at: Array, now: Array, slack: int) -> Change:
+        layout = table.layout
+        gone = _gone(layout, at, now, slack)
+        if gone.any():
+            inputs = inputs.filter(pl.Series(~gone))
+        tile = pl.col(AT) // layout.every * layout.every if layout.every else pl.lit(0, pl.Int64)
+        inputs = inputs.with_columns(tile.alias(TILE))
+        grouped = inputs.group_by(SLOT, TILE, maintain_order=False).agg(_partials(layout))
+        slot, tiles = grouped[SLOT].to_numpy(), grouped[TILE].to_numpy()
+        found = [_counted(inputs, grouped, bag) for bag in layout.bags]
+        return table.prepare(self.index.size, slot, tiles, _blocks(layout, grouped), found)
+
+    # -- time and memory -------------------------------------------------------------------------------------------
+
+    def expire(self, now: int, slack: int = 0, most: int | None = None) -> list[Expired]:
+        """What `now` makes too old to be read; visible after `retire`. Bounds memory, changes no answer.
+
+        Args:
+            now: Microseconds.
+            slack: How much longer than its windows tiles are kept.
+            most: Look at this many keys only, going on where the last call ended.
+        """
+        size = self.index.size
+        low = self._swept if most is not None and self._swept < size else 0
+        high = size if most is None else min(size, low + most)
+        self._swept = high
+        return [
+            (table, table.expire(now - table.layout.keep - slack, low, high))
+            for table in self.tables
+            if table.layout.keep is not None
+        ]
+
+    def retire(self, expired: list[Expired]) -> int:
+        """Drops expired tiles, and the keys that have none left; returns how many keys."""
+        for table, (run, off, length) in expired:
+            table.shrink(run, off, length)
+        if len(expired) < len(self.tables):
+            return 0
+        touched = np.unique(np.concatenate([run[length == 0] for _, (run, _, length) in expired]))
+        idle = [slot for slot in touched.tolist() if all(t.segments.length[slot] == 0 for t in self.tables)]
+        self.index.free(idle)
+        return len(idle)
+
+    @property
+    def keys(self) -> int:
+        """Live keys."""
+        return len(self.index)
+
+    # -- reads -----------------------------------------------------------------------------------------------------
+
+    def read(self, key: Any, now: int | None) -> Values:
+        """One key's features at `now`, by default the newest event time; a key never seen reads as empty."""
+        slot = self.index.slot_of.get(key, -1)
+        now = self.newest if now is None else now
+        if slot < 0 or now is None:
+            return Values(self._empty.features, None, now)
+        return read_one(self.view, [table.segments for table in self.tables], slot, now)
+
+    def gather(self, keys: Sequence[Any], now: int | None) -> tuple[list[Gathered], int | None]:
+        """A copy of the rows of several keys, for `finish`."""
+        slots = np.array([self.index.slot_of.get(key, -1) for key in keys], np.int64)
+        return [gather(table.segments, slots) for table in self.tables], self.newest if now is None else now
+
+    def finish(self, gathered: tuple[list[Gathered], int | None]) -> list[Values]:
+        """The features of the keys gathered, in their order."""
+        rows, now = gathered
+        if now is None:
+            return [Values(self._empty.features, None, None)] * len(rows[0].count)
+        return read_gathered(self.view, rows, now)
+
+    # -- snapshots -------------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> dict[str, pl.DataFrame]:
+        """All live rows by part, as `build` takes them."""
+        return {self.view.part(table.layout): self._frame(table, _live(table)) for table in self.tables}
+
+    def changed(self) -> dict[str, pl.DataFrame]:
+        """The rows changed since this was last called, with their absolute values, by part."""
+        parts = {}
+        for table in self.tables:
+            seg = table.segments
+            rows = np.flatnonzero(seg.dirty[: seg.tail])
+            seg.dirty[rows] = False
+            # A row that expired since it changed is behind its run's first, and is not written.
+            owner = seg.owner[rows]
+            alive = (rows >= seg.off[owner]) & (rows < seg.off[owner] + seg.length[owner])
+            parts[self.view.part(table.layout)] = self._frame(table, rows[alive])
+        return parts
+
+    def _frame(self, table: TileTable, rows: Array) -> pl.DataFrame:
+        seg = table.segments
+        columns: dict[str, Any] = dict(self.index.columns_of(seg.owner[rows], self.view.schema))
+        columns[TILE] = pl.Series(seg.tile[rows], dtype=pl.Int64)
+        object_types = _object_types(table.layout)
+        for name, block in seg.blocks.items():
+            if name in object_types:
+                columns[name] = pl.Series(block[rows].tolist(), dtype=pl.List(object_types[name]))
+            elif not name.startswith("b"):
+                columns[name] = pl.Series(block[rows])
+        for number, arena in enumerate(seg.arenas):
+            columns |= bags.columns(number, arena, seg.blocks[f"b{number}"][rows])
+        return pl.DataFrame(columns)
+
+    def _restore(self, table: TileTable, part: pl.DataFrame) -> None:
+        slot = self.index.assign(part)
+        blocks = table.layout.empty(part.height)
+        object_types = _object_types(table.layout)
+        for name in blocks:
+            if name in object_types:
+                for row, values in enumerate(part[name].to_list()):
+                    blocks[name][row, :] = values
+            elif not name.startswith("b"):
+                blocks[name] = np.ascontiguousarray(part[name].to_numpy())
+        found = [bags.pairs(number, part) for number in range(len(table.layout.bags))]
+        change = table.prepare(self.index.size, slot, part[TILE].to_numpy(), blocks, found)
+        for number in range(len(table.layout.bags)):
+            change.blocks[f"b{number}"][:, 2] |= part[f"b{number}.rough"].to_numpy()
+        table.commit(change)
+        table.segments.dirty[:] = False
+
+
+def build(view: View, snapshot: Snapshot | None = None, newest: int | None = None) -> ViewMachine:
+    """The machine that keeps a view, going on from a snapshot (and the newest event time then) or empty."""
+    return ViewMachine(view, snapshot, newest)
+
+
+def _gone(layout: TableLayout, at: Array, now: Array, slack: int) -> Array:
+    """Rows whose tile no read from their arrival on can count."""
+    if layout.keep is None:
+        return np.zeros(len(at), bool)
+    gone: Array = at // layout.every * layout.every <= now - layout.keep - slack
+    return gone
+
+
+def _partials(layout: TableLayout) -> list[pl.Expr]:
+    exprs = [
+        expr.alias(f"{block}.{number}")
+        for block, columns in layout.columns.items()
+        for number, expr in enumerate(columns)
+    ]
+    for number, group in enumerate(layout.slots):
+        exprs += slots.partials(number, group)
+    return exprs
+
+
+def _blocks(layout: TableLayout, grouped: pl.DataFrame) -> Blocks:
+    blocks: Blocks = {}
+    for block, columns in layout.columns.items():
+        if columns:
+            dtype = np.float64 if block == "m2" else REDUCED[block][0]
+            values = np.empty((grouped.height, len(columns)), dtype)
+            for number in range(len(columns)):
+                values[:, number] = grouped[f"{block}.{number}"].to_numpy()
+            blocks[block] = values
+    for number, group in enumerate(layout.slots):
+        blocks |= slots.collect(number, group, grouped)
+    return blocks
+
+
+def _counted(inputs: pl.DataFrame, grouped: pl.DataFrame, bag: Bag) -> pl.DataFrame:
+    """How often each value occurs in each (slot, tile) row of `grouped`: (pair, value, count)."""
+    pairs = grouped.select(SLOT, TILE).with_row_index("pair")
+    counted = (
+        inputs.lazy()
+        .filter(pl.col(bag.column).is_not_null())
+        .group_by(SLOT, TILE, pl.col(bag.column).alias("value"))
+        .agg(pl.len().cast(pl.Int64).alias("count"))
+        .join(pairs.lazy(), on=[SLOT, TILE], how="inner")
+        .select(pl.col("pair").cast(pl.Int64), "value", "count")
+        .collect()
+    )
+    return counted.with_columns(value=bags.stored(bag, counted["value"]))
+
+
+def _live(table: TileTable) -> Array:
+    seg = table.segments
+    run = np.flatnonzero(seg.length)
+    return bags.ragged(seg.off[run], seg.length[run])
+
+
+def _object_types(layout: TableLayout) -> dict[str, pl.DataType]:
+    return {
+        f"s{number}.{column}": dtype
+        for number, group in enumerate(layout.slots)
+        for column, (kind, dtype) in enumerate(zip(group.kinds, group.dtypes, strict=True))
+        if kind == "object"
+    }

@@ -1,0 +1,1 @@
+"""What an operator needs: metrics to scrape and the rules of access."""

@@ -1,0 +1,166 @@
+"""Metrics for Prometheus, read at the scrape from what is counted anyway.
+
+Nothing is counted twice: a collector asks the live app for its statistics when Prometheus comes, so the hot path
+pays nothing for them. Only the requests are counted here, in plain integers that one thread (the event loop's)
+writes. There is no global registry: each app has its own, so two apps in a process do not mix.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+if TYPE_CHECKING:
+    from headrace.serving.stats import Stats
+
+# Seconds. The reads that the design promises take a fraction of a millisecond; waits and pushes take up to many seconds.
+BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0)
+_OPENMETRICS = "application/openmetrics-text"
+
+
+
+class HttpTally:
+    """Requests by route and status, and how long they took."""
+
+    def __init__(self) -> None:
+        self.requests: dict[tuple[str, int], int] = {}
+        self.seconds: dict[str, float] = {}
+        self.buckets: dict[str, list[int]] = {}
+
+    def observe(self, route: str, status: int, seconds: float) -> None:
+        """Count one request.
+
+        Args:
+            route: The route's template, never the address asked for: what a client makes up must not name a series.
+            status: What was answered; 499 if the client went away first.
+            seconds: From the request's head to its answer.
+        """
+        key = (route, status)
+        self.requests[key] = self.requests.get(key, 0) + 1
+        buckets = self.buckets.get(route)
+        if buckets is None:
+            buckets = self.buckets[route] = [0] * (len(BUCKETS) + 1)
+            self.seconds[route] = 0.0
+        buckets[bisect_left(BUCKETS, seconds)] += 1
+        self.seconds[route] += seconds
+
+
+class StatsCollector(Collector):
+    """The metrics of one moment's statistics."""
+
+    def __init__(self, stats: Stats, tally: HttpTally) -> None:
+        self._stats = stats
+        self._tally = tally
+
+    def describe(self) -> list[Metric]:
+        """Nothing: the names need not be known before the first scrape."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """Each metric, as Prometheus names and units want it."""
+        yield from self._streams()
+        yield from self._views()
+        yield from self._engine()
+        yield from self._requests()
+
+    def _streams(self) -> Iterator[Metric]:
+        streams = self._stats.streams
+        counters = {
+            "accepted": "Valid events taken in since the start.",
+            "processed": "Events that reads can see, since the start.",
+            "rejected": "Rows that could not be used and became dead letters, since the start.",
+            "late": "Events past the retained horizon, which became dead letters, since the start.",
+        }
+        for name, help_ in counters.items():
+            counts = {stream: getattr(one, name) for stream, one in streams.items()}
+            yield _counter(f"headrace_events_{name}", help_, "stream", counts)
+        yield _counter("headrace_batches", "Batches processed.", "stream", {n: s.batches for n, s in streams.items()})
+        newest = {name: one.newest / 1e6 for name, one in streams.items() if one.newest is not None}
+        yield _gauge("headrace_newest_event_timestamp_seconds", "Event time of the newest event.", "stream", newest)
+        delays = {name: one.delay for name, one in streams.items() if one.delay is not None}
+        yield _gauge("headrace_event_delay_seconds", "Between the newest event's time and now.", "stream", delays)
+
+    def _views(self) -> Iterator[Metric]:
+        views = self._stats.views
+        for name, help_ in {
+            "keys": "Live keys.",
+            "tiles": "Live rows of a key and a tile.",
+            "bytes": "Bytes of the view's state in memory.",
+        }.items():
+            yield _gauge(f"headrace_view_{name}", help_, "view", {view: getattr(one, name) for view, one in views.items()})
+
+    def _engine(self) -> Iterator[Metric]:
+        stats = self._stats
+        yield GaugeMetricFamily("headrace_ready", "1 if the app can take and answer.", value=float(stats.ready))
+        yield GaugeMetricFamily("headrace_uptime_seconds", "Since the app was opened.", value=stats.uptime)
+        yield GaugeMetricFamily("headrace_queue_rows", "Rows that wait for the engine.", value=stats.queue_rows)
+        yield CounterMetricFamily("headrace_cycles", "Batches of the engine made visible.", value=stats.cycles)
+        yield _gauge("headrace_dead_letters", "Dead letters kept.", "stream", stats.dead_letters)
+        yield CounterMetricFamily(
+            "headrace_dead_letters_dropped", "Dead letters let go of for want of room.", value=stats.dead_letters_dropped
+        )
+        yield CounterMetricFamily("headrace_checkpoints", "Checkpoints written.", value=stats.checkpoints)
+        yield CounterMetricFamily("headrace_checkpoint_rows", "Rows journalled.", value=stats.checkpoint_rows)
+        if stats.checkpoint_age is not None:
+            age = stats.checkpoint_age
+            yield GaugeMetricFamily("headrace_checkpoint_age_seconds", "Since the last checkpoint.", value=age)
+
+    def _requests(self) -> Iterator[Metric]:
+        counter = CounterMetricFamily(
+            "headrace_http_requests", "Requests answered (499: the client left first).", labels=["route", "status"]
+        )
+        for (route, status), count in list(self._tally.requests.items()):
+            counter.add_metric([route, str(status)], count)
+        yield counter
+        histogram = HistogramMetricFamily(
+            "headrace_http_request_seconds", "From a request's head to its answer.", labels=["route"]
+        )
+        for route, counts in list(self._tally.buckets.items()):
+            running = list(accumulate(counts))
+            bounds = [*map(str, BUCKETS), "+Inf"]
+            histogram.add_metric([route], list(zip(bounds, running, strict=True)), self._tally.seconds[route])
+        yield histogram
+
+
+def exposition(stats: Stats, tally: HttpTally, accept: str = "") -> tuple[bytes, str]:
+    """The metrics in the format that a scraper asks for.
+
+    Args:
+        stats: What `live.stats()` says.
+        tally: The requests so far.
+        accept: The scraper's `Accept` header.
+
+    Returns:
+        The text and its Content-Type.
+    """
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(StatsCollector(stats, tally))
+    # Of the header only what is asked for is handed on: the library fails on a version that it cannot read.
+    encode, media_type = choose_encoder(f"{_OPENMETRICS}; version=1.0.0" if _OPENMETRICS in accept else "")
+    return encode(registry), media_type
+
+
+def _counter(name: str, help_: str, label: str, values: Mapping[str, float]) -> CounterMetricFamily:
+    metric = CounterMetricFamily(name, help_, labels=[label])
+    for key, value in values.items():
+        metric.add_metric([key], value)
+    return metric
+
+
+def _gauge(name: str, help_: str, label: str, values: Mapping[str, float]) -> GaugeMetricFamily:
+    metric = GaugeMetricFamily(name, help_, labels=[label])
+    for key, value in values.items():
+        metric.add_metric([key], value)
+    return metric

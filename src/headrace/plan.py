@@ -1,0 +1,73 @@
+"""The declared graph, checked as a whole and drawn, with nothing started."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from headrace.app import App, Stream
+from headrace.errors import ConfigError
+from headrace.features.view import View
+from headrace.registry import DEFAULT as CONNECTORS
+from headrace.units import format_duration
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An app that has passed all checks.
+
+    Attributes:
+        app: The app.
+        notes: What is allowed but worth knowing.
+    """
+
+    app: App
+    notes: tuple[str, ...]
+
+    def draw(self) -> str:
+        """The graph as text: sources, streams, views and their tables."""
+        clock = "event time" if self.app.event_time else "the clock"
+        lines = [f"{self.app.name}: now is {clock}, runner {self.app.runner}, online store {self.app.online}", ""]
+        for stream in self.app.streams.values():
+            lines += _stream(stream, [view for view in self.app.views.values() if view.stream == stream.name])
+        lines += [f"note: {note}" for note in self.notes]
+        return "\n".join(lines)
+
+
+def check(app: App) -> Plan:
+    """Checks what only shows in the whole.
+
+    Raises:
+        ConfigError: Nothing is declared, or a runner, store or source is not known.
+        MissingDependencyError: An extra that the app needs is not installed.
+    """
+    if not app.streams:
+        raise ConfigError(f"the app {app.name!r} declares no stream; begin with app.stream(Model)")
+    CONNECTORS.find("online", app.online).load()
+    CONNECTORS.find("runner", app.runner).load()
+    notes = []
+    for stream in app.streams.values():
+        if stream.url is not None:
+            CONNECTORS.find("source", stream.url).load()
+        if not any(view.stream == stream.name for view in app.views.values()):
+            notes.append(f"no view reads the stream {stream.name!r}: its events are stored and not used")
+    for view in app.views.values():
+        if not view.doc:
+            notes.append(f"the view {view.name!r} has no docstring: a model is told only its features")
+        if view.horizon is None:
+            notes.append(f"the view {view.name!r} looks back for ever: its keys are never let go of")
+    return Plan(app, tuple(notes))
+
+
+def _stream(stream: Stream, views: list[View]) -> list[str]:
+    lines = [f"{stream.url or 'pushes'} ──► {stream.name} ({', '.join(stream.schema.columns)})"]
+    for number, view in enumerate(views):
+        last = number == len(views) - 1
+        bar = " " if last else "│"
+        lines.append(f"  {'└' if last else '├'}─► {view.name} by {', '.join(view.keys)}")
+        for label, feature in view.features.items():
+            lines.append(f"  {bar}     {label}: {feature.describe()}")
+        for table in view.tables:
+            tiles = "one tile" if table.keep is None else f"tiles of {format_duration(table.every)}"
+            kept = "for ever" if table.keep is None else f"for {format_duration(table.keep + stream.lateness)}"
+            lines.append(f"  {bar}     kept: {tiles} {kept}")
+    return [*lines, ""]

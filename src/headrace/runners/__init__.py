@@ -1,0 +1,1 @@
+"""What moves batches: the engine of an app. Only a runner's own file imports an engine."""

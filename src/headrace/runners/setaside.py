@@ -1,0 +1,91 @@
+"""What could not be used: counted by stream, and kept as dead letters with the reason and the original bytes."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from headrace.errors import StorageError
+from headrace.features.machine import Refused
+from headrace.runners.inbox import Work
+from headrace.schema import Reject
+from headrace.stores.dead_letters import DeadLetters
+
+logger = logging.getLogger("headrace")
+
+
+class SetAside:
+    """Writes dead letters for the runner.
+
+    Args:
+        letters: Where they are kept.
+        now: The app's clock.
+    """
+
+    def __init__(self, letters: DeadLetters, now: Callable[[], int]) -> None:
+        self._letters = letters
+        self._now = now
+        self._lock = threading.Lock()
+        self.rejected_rows: Counter[str] = Counter()
+        self.lost = 0
+
+    def rejected(self, stream: str, source: str, rejects: Sequence[Reject]) -> None:
+        """Rows that are not what the stream's model says."""
+        with self._lock:
+            self.rejected_rows[stream] += len(rejects)
+        self._keep(stream, source, [(reject.reason, reject.raw) for reject in rejects])
+
+    def refused(self, stream: str, works: Sequence[Work], frame: pl.DataFrame, by_view: list[list[Refused]]) -> int:
+        """Valid rows that views could not use; returns how many are late for every view.
+
+        A late row is set aside only if no view of the stream can use it; one that a view's expressions fail on, or
+        that has no key for a view, always.
+        """
+        if not any(by_view):
+            return 0
+        late = np.ones(frame.height, bool)
+        reasons: list[tuple[int, str]] = []
+        for of_view in by_view:
+            of_this = np.zeros(frame.height, bool)
+            for refused in of_view:
+                if refused.late:
+                    of_this[refused.rows] = True
+                else:
+                    reasons += [(int(row), refused.reason) for row in refused.rows]
+            late &= of_this
+        reason = "too late: older than the longest window of every view"
+        reasons += [(int(row), reason) for row in np.flatnonzero(late)]
+        if reasons:
+            rows = frame[[row for row, _ in reasons]]
+            raws = rows.write_ndjson().encode().splitlines()
+            ends = np.cumsum([work.frame.height for work in works])
+            for number, work in enumerate(works):
+                start = int(ends[number]) - work.frame.height
+                here = [
+                    (why, raw)
+                    for (row, why), raw in zip(reasons, raws, strict=True)
+                    if start <= row < int(ends[number])
+                ]
+                if here:
+                    self._keep(stream, f"{work.source}@{_short(work.position)}", here)
+        return int(late.sum())
+
+    def _keep(self, stream: str, source: str, letters: list[tuple[str, bytes]]) -> None:
+        try:
+            self._letters.add(stream, source, self._now(), letters)
+        except StorageError as error:
+            # Input goes on when the letters' disk is full; what cannot be kept is counted and logged.
+            with self._lock:
+                self.lost += len(letters)
+            logger.error("%d dead letters of %s could not be kept: %s", len(letters), stream, error)
+
+
+def _short(position: Any) -> str:
+    text = str(position)
+    return text if len(text) <= 200 else text[:199] + "…"

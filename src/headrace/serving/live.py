@@ -1,0 +1,334 @@
+"""A running app in this process: push, read, wait, call tools."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from headrace.errors import HeadraceError, InputError, StaleError, TooLargeError
+from headrace.features.view import View
+from headrace.formats import decode, decode_frame, decode_rows
+from headrace.registry import DEFAULT as CONNECTORS
+from headrace.schema import Decoded, Event
+from headrace.serving import tools
+from headrace.serving.rows import Row, RowMaker
+from headrace.serving.stats import Stats, measure
+from headrace.serving.token import Token, token_text
+from headrace.units import MAX_TIME, MIN_TIME, duration, to_micros
+
+if TYPE_CHECKING:
+    from headrace.app import App, Stream
+    from headrace.runners.local import LocalRunner
+    from headrace.stores.dead_letters import DeadLetters
+
+logger = logging.getLogger("headrace")
+
+Rows = Sequence[Mapping[str, Any] | Event] | Mapping[str, Any] | Event | pl.DataFrame | bytes | str
+# Keys that one call may read.
+MOST_KEYS = 100_000
+
+
+class Live:
+    """An app while it runs; made by `app.open()`, closed by leaving its `with` block.
+
+    Every method may be called from any thread.
+    """
+
+    def __init__(self, app: App, path: str | Path | None = None) -> None:
+        self.app = app
+        self._makers = {name: RowMaker(view) for name, view in app.views.items()}
+        self._token: tuple[int, str] = (-1, "")
+        self.started = time.monotonic()
+        self._runner: LocalRunner = CONNECTORS.find("runner", app.runner).load()(app, path)
+        self._runner.start()
+
+    # -- in --------------------------------------------------------------------------------------------------------
+
+    def push(self, stream: Stream | type[Event] | str, rows: Rows, *, format: str | None = None) -> Token:
+        """Takes rows into a stream. When it returns they are stored; reads see them once they are processed.
+
+        Rows that are invalid become dead letters and are named in `token.rejected`; the valid ones are all taken, or
+        none is.
+
+        Args:
+            stream: Where to: a stream, its model or its name.
+            rows: Dicts or events, one or many; a Polars frame; or bytes in a format.
+            format: Of bytes: "ndjson" (the default), "json", "csv" or "parquet".
+
+        Raises:
+            UnknownNameError: There is no such stream.
+            DecodeError: Bytes that are not of the format at all; nothing is taken.
+            StorageError: The rows could not be stored; nothing is taken.
+            ClosedError: The app is closed, or its engine has stopped.
+        """
+        target = self.app.stream_of(stream)
+        self._runner.alive()
+        decoded = _decoded(target, rows, format)
+        positions: dict[str, Any] = {}
+        if decoded.frame.height:
+            positions["push"] = self._runner.submit(target, decoded.frame)
+        if decoded.rejects:
+            self._runner.setaside.rejected(target.name, "push", decoded.rejects)
+        self._runner.pushed[target.name] += decoded.frame.height
+        return Token(positions, decoded.frame.height, decoded.rejects)
+
+    def drain(self, timeout: float | None = None) -> None:
+        """Waits until all input that is there now has been processed.
+
+        Raises:
+            StaleError: It was not, within `timeout` seconds.
+            ClosedError: The engine or a source has stopped.
+        """
+        if not self._runner.drain(timeout):
+            raise StaleError(f"expected all input to be processed within {timeout} s; it was not")
+
+    # -- out -------------------------------------------------------------------------------------------------------
+
+    def read(
+        self,
+        view: View | str,
+        key: Any,
+        *,
+        after: Token | str | None = None,
+        now: datetime | int | None = None,
+        max_age: str | timedelta | float | None = None,
+        timeout: float = 10.0,
+    ) -> Row:
+        """One key's features, right at this moment; a key without events reads as empty.
+
+        Args:
+            view: A view or its name.
+            key: The key column's value; for several columns a tuple in their order, or a dict.
+            after: Wait until the read sees the write that returned this token.
+            now: Read as of this moment instead; at most the stream's lateness ago.
+            max_age: Wait for an event of the key that is no older than this.
+            timeout: How many seconds to wait for either.
+
+        Raises:
+            UnknownNameError: There is no such view.
+            InputError: The key is not one of the view's, or `now` is out of range.
+            StaleError: What was waited for did not come in time.
+        """
+        target = self.app.view_of(view)
+        wanted = target.key(key)
+        if after is not None:
+            self._wait(after, timeout)
+        moment = self._moment(target, now)
+        token = self._seen()
+        values = self._runner.store.read(target.name, wanted, moment)
+        row = self._makers[target.name].one(wanted, values, token)
+        if max_age is not None:
+            return self._fresh(target, wanted, row, duration(max_age) / 1e6, now, timeout)
+        return row
+
+    def read_many(
+        self,
+        view: View | str,
+        keys: Iterable[Any],
+        *,
+        after: Token | str | None = None,
+        now: datetime | int | None = None,
+        timeout: float = 10.0,
+    ) -> pl.DataFrame:
+        """Several keys' features at one moment: a frame with a row for each key, in their order.
+
+        The columns are the key columns, the features, `as_of` and `age`. Arguments and errors are those of `read`.
+        """
+        target, wanted, values = self._values(view, keys, after, now, timeout)
+        return self._makers[target.name].frame(wanted, values)
+
+    def read_rows(
+        self,
+        view: View | str,
+        keys: Iterable[Any],
+        *,
+        after: Token | str | None = None,
+        now: datetime | int | None = None,
+        timeout: float = 10.0,
+    ) -> list[Row]:
+        """As `read_many`, as rows rather than a frame: quicker for few keys."""
+        token = self._seen()
+        target, wanted, values = self._values(view, keys, after, now, timeout)
+        maker = self._makers[target.name]
+        return [maker.one(key, one, token) for key, one in zip(wanted, values, strict=True)]
+
+    def _values(
+        self,
+        view: View | str,
+        keys: Iterable[Any],
+        after: Token | str | None,
+        now: datetime | int | None,
+        timeout: float,
+    ) -> tuple[View, list[Any], list[Any]]:
+        target = self.app.view_of(view)
+        if isinstance(keys, str | bytes | Mapping):
+            raise InputError(f"{target.name}: expected several keys, found {keys!r}; put it into a list")
+        wanted = [target.key(key) for key in keys]
+        if len(wanted) > MOST_KEYS:
+            raise TooLargeError(f"expected at most {MOST_KEYS} keys a call, found {len(wanted)}; ask in parts")
+        if after is not None:
+            self._wait(after, timeout)
+        return target, wanted, self._runner.store.read_many(target.name, wanted, self._moment(target, now))
+
+    def now(self, view: View | str | Stream) -> int:
+        """What `now` is for a view or stream, in microseconds; 0 for a stream on event time without events."""
+        if not self.app.event_time:
+            return self.app.clock.now()
+        if isinstance(view, str) and view in self.app.streams:
+            name = view
+        else:
+            name = self.app.view_of(view).stream if isinstance(view, View | str) else view.name
+        return self._runner.streams[name].newest or 0
+
+    def _moment(self, view: View, now: datetime | int | None) -> int | None:
+        """The time to read at; None stands for the newest event time."""
+        if now is None:
+            return None if self.app.event_time else self.app.clock.now()
+        moment = to_micros(now) if isinstance(now, datetime) else now
+        if not isinstance(moment, int) or not MIN_TIME <= moment <= MAX_TIME:
+            raise InputError(f"now: expected a datetime, or microseconds since the Unix epoch, found {now!r}")
+        current = self.now(view)
+        lateness = self.app.streams[view.stream].lateness
+        if moment < current - lateness and view.horizon is not None:
+            raise InputError(
+                f"now: reads reach {lateness / 1e6:g} s back, found {(current - moment) / 1e6:g} s; "
+                "declare the stream with a longer lateness"
+            )
+        return moment
+
+    def _wait(self, after: Token | str, timeout: float) -> None:
+        positions = Token.parse(after).positions
+        unknown = set(positions) - set(self._runner.positions())
+        if unknown:
+            raise InputError(f"the token names the sources {sorted(unknown)}, which this app does not have")
+        if not self._runner.wait(positions, timeout):
+            raise StaleError(f"expected to see the write of the token within {timeout} s; the engine is not there yet")
+
+    def _fresh(self, view: View, key: Any, row: Row, most: float, now: datetime | int | None, timeout: float) -> Row:
+        """The row once it is young enough, asked anew after every batch."""
+        found: list[Row] = [row]
+
+        def young() -> bool:
+            found[0] = self.read(view, key, now=now)
+            age = found[0].age  # type: ignore[attr-defined]  # every row class has it
+            return age is not None and age <= most
+
+        if not self._runner.wait_until(young, timeout):
+            age = found[0].age  # type: ignore[attr-defined]
+            shown = "there is no event" if age is None else f"the newest event is {age:.3f} s old"
+            raise StaleError(
+                f"{view.name}: expected an event of {key!r} at most {most:g} s old within {timeout} s; {shown}"
+            )
+        return found[0]
+
+    def _seen(self) -> str:
+        cycle, text = self._token
+        if cycle != self._runner.cycles:
+            cycle = self._runner.cycles
+            text = token_text(self._runner.seen)
+            self._token = (cycle, text)
+        return text
+
+    # -- tools -----------------------------------------------------------------------------------------------------
+
+    def tools(self) -> list[dict[str, Any]]:
+        """OpenAI tool definitions for all that a model may call."""
+        return tools.tools(self.app)
+
+    def call(self, name: str, arguments: Mapping[str, Any] | str | None = None) -> dict[str, Any]:
+        """Runs a tool as a model's call does.
+
+        Raises:
+            UnknownNameError: No tool has that name.
+            InputError: The arguments do not fit; the message says which and why, for the model to mend.
+        """
+        return tools.call(self, name, arguments)
+
+    # -- looking after it ------------------------------------------------------------------------------------------
+
+    @property
+    def dead_letters(self) -> DeadLetters:
+        """What could not be used."""
+        return self._runner.dead_letters
+
+    def replay_dead_letters(self, ids: Sequence[int] | None = None) -> tuple[int, int]:
+        """Pushes dead letters again, for instance after the model was mended: (taken, still rejected).
+
+        A letter is removed when its row has been taken; one that is rejected again stays as it is.
+        """
+        taken = rejected = 0
+        after = 0
+        while True:
+            if ids is None:
+                letters = self.dead_letters.list(limit=100, after=after)
+            else:
+                letters = [letter for one in ids if (letter := self.dead_letters.get(one)) is not None]
+            for letter in letters:
+                after = max(after, letter.id)
+                if self._again(letter.stream, letter.raw):
+                    self.dead_letters.remove([letter.id])
+                    taken += 1
+                else:
+                    rejected += 1
+            if ids is not None or not letters:
+                return taken, rejected
+
+    def _again(self, stream: str, raw: bytes) -> bool:
+        """Pushes one letter's bytes; nothing of it is set aside again."""
+        if stream not in self.app.streams:
+            return False
+        target = self.app.streams[stream]
+        try:
+            decoded = decode(target.schema, raw, "ndjson")
+        except HeadraceError:
+            return False
+        if decoded.rejects or decoded.frame.height == 0:
+            return False
+        self._runner.submit(target, decoded.frame)
+        return True
+
+    def stats(self) -> Stats:
+        """What goes on: counts, rates, sizes and delays."""
+        return measure(self, self._runner)
+
+    def ready(self) -> tuple[bool, str]:
+        """Whether the app can take and answer, and if not, why."""
+        problem = self._runner.problem()
+        return problem is None, problem or "ready"
+
+    def close(self) -> None:
+        """Finishes what was taken, writes a last checkpoint and lets go of the data directory.
+
+        Raises:
+            StorageError: The last checkpoint could not be written; nothing is lost, the next start takes longer.
+        """
+        self._runner.close()
+
+    def __enter__(self) -> Live:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _decoded(stream: Stream, rows: Rows, format: str | None) -> Decoded:
+    if isinstance(rows, bytes | bytearray | memoryview):
+        return decode(stream.schema, bytes(rows), format or "ndjson")
+    if isinstance(rows, str):
+        return decode(stream.schema, rows.encode(), format or "ndjson")
+    if isinstance(rows, pl.DataFrame):
+        return decode_frame(stream.schema, rows)
+    if isinstance(rows, Mapping | Event):
+        return decode_rows(stream.schema, [rows])
+    if isinstance(rows, Iterable):
+        return decode_rows(stream.schema, list(rows))
+    raise InputError(f"{stream.name}: expected dicts, events, a Polars frame or bytes, found {type(rows).__name__}")

@@ -1,0 +1,246 @@
+"""Every route but the hot one: pushes, tools, status, dead letters, health, metrics, and the pages.
+
+A handler takes a request and returns a response; what can block runs on a thread of its kind (see `service`), and
+what goes wrong is raised: `http` turns it into problem details.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route, Router
+
+from headrace.errors import InputError, UnknownNameError
+from headrace.ops.metrics import exposition
+from headrace.serving import openapi, pages
+from headrace.serving.body import format_of, header, unpacked
+from headrace.serving.options import LONGEST_WAIT, ReadOptions, from_query, whole_number
+from headrace.serving.service import Service
+from headrace.serving.status import status
+from headrace.serving.tools import tools
+from headrace.units import from_micros
+
+if TYPE_CHECKING:
+    from headrace.serving.token import Token
+    from headrace.stores.dead_letters import DeadLetter
+
+# What is answered without a key: probes, and pages that hold nothing (they ask for the key themselves).
+PUBLIC = frozenset({b"/", b"/docs", b"/healthz", b"/readyz"})
+# Of the rows that a push rejects, as many are named in its answer; all are counted, and all are dead letters.
+_ERRORS_NAMED = 100
+_MOST_ERRORS_NAMED = 10_000
+_SMALL_BODY = 1 << 20
+_MOST_LISTED = 1_000
+_PREVIEW = 1_000
+_MOST_IDS = 100_000
+
+Handler = Callable[[Service, Request], Awaitable[Response]]
+
+
+class Replay(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of `POST /v1/dead-letters/replay`."""
+
+    ids: list[int] | None = None
+
+
+class Drain(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of `POST /v1/drain`."""
+
+    timeout: str | float | None = None
+
+
+def router(service: Service) -> Router:
+    """The routes of `service`; an address that there is none for is raised as a 404."""
+    routes: list[tuple[str, str, Handler]] = [
+        ("POST", "/v1/streams/{stream}", _push),
+        ("GET", "/v1/tools", _tools),
+        ("POST", "/v1/tools/{name}", _call),
+        ("GET", "/v1/status", _status),
+        ("POST", "/v1/drain", _drain),
+        ("GET", "/v1/dead-letters", _dead_letters),
+        ("GET", "/v1/dead-letters/{id:int}", _dead_letter),
+        ("POST", "/v1/dead-letters/replay", _replay),
+        ("GET", "/healthz", _healthz),
+        ("GET", "/readyz", _readyz),
+        ("GET", "/metrics", _metrics),
+        ("GET", "/openapi.json", _openapi),
+        ("GET", "/docs", _docs),
+        ("GET", "/", _page),
+    ]
+    return Router(
+        [Route(path, _endpoint(service, path, handler), methods=[method]) for method, path, handler in routes],
+        redirect_slashes=False,
+    )
+
+
+def _endpoint(service: Service, path: str, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
+    async def endpoint(request: Request) -> Response:
+        request.scope["headrace.route"] = path
+        return await handler(service, request)
+
+    return endpoint
+
+
+def reply(value: Any, status_code: int = 200) -> Response:
+    """A JSON answer."""
+    body = msgspec.json.encode(value)
+    return Response(body, status_code, {"cache-control": "no-store"}, media_type="application/json")
+
+
+async def _push(service: Service, request: Request) -> Response:
+    stream = service.live.app.stream_of(request.path_params["stream"])
+    query = from_query(request.scope["query_string"], ("format", "errors"))
+    named = whole_number("errors", query.get("errors"), _ERRORS_NAMED, 0, _MOST_ERRORS_NAMED)
+    headers = request.scope["headers"]
+
+    async with service.bodies.read(headers, request.receive) as body:
+
+        def push() -> Token:
+            data = unpacked(body, header(headers, b"content-encoding"), service.bodies.limit)
+            format_ = format_of(header(headers, b"content-type"), data, query.get("format", ""))
+            return service.live.push(stream, bytes(data), format=format_)
+
+        token = await service.pushes.run(push)
+    return reply(
+        {
+            "accepted": token.accepted,
+            "rejected": len(token.rejected),
+            "errors": [{"row": reject.row, "reason": reject.reason} for reject in token.rejected[:named]],
+            "token": str(token),
+        }
+    )
+
+
+async def _tools(service: Service, request: Request) -> Response:
+    # A bare list: it goes into the `tools=` of a chat completion as it is.
+    return reply(tools(service.live.app))
+
+
+async def _call(service: Service, request: Request) -> Response:
+    name = request.path_params["name"]
+    async with service.bodies.read(request.scope["headers"], request.receive, _SMALL_BODY) as body:
+        arguments = bytes(body)
+    return reply(service.live.call(name, _object(arguments)))
+
+
+async def _status(service: Service, request: Request) -> Response:
+    return reply(await service.others.run(status, service.live))
+
+
+async def _drain(service: Service, request: Request) -> Response:
+    async with service.bodies.read(request.scope["headers"], request.receive, _SMALL_BODY) as body:
+        asked = _decode(body, Drain)
+    timeout = LONGEST_WAIT if asked.timeout is None else ReadOptions({"timeout": asked.timeout}).timeout
+    await service.waits.run(service.live.drain, timeout)
+    return reply({"drained": True})
+
+
+async def _dead_letters(service: Service, request: Request) -> Response:
+    query = from_query(request.scope["query_string"], ("stream", "limit", "after"))
+    limit = whole_number("limit", query.get("limit"), 100, 1, _MOST_LISTED)
+    after = whole_number("after", query.get("after"), 0, 0, 2**63 - 1)
+    stream = query.get("stream")
+    if stream is not None:
+        stream = service.live.app.stream_of(stream).name
+    letters = service.live.dead_letters
+
+    def listed() -> dict[str, Any]:
+        found = letters.list(stream=stream, limit=limit, after=after)
+        return {
+            "dead_letters": [_shown(letter, _PREVIEW) for letter in found],
+            "next": found[-1].id if len(found) == limit else None,
+            "counts": letters.count(),
+            "dropped": letters.dropped,
+        }
+
+    return reply(await service.others.run(listed))
+
+
+async def _dead_letter(service: Service, request: Request) -> Response:
+    number = request.path_params["id"]
+    if number >= 2**63:  # more than an id can be: the store would not take it
+        raise _no_letter(number)
+    letter = await service.others.run(service.live.dead_letters.get, number)
+    if letter is None:
+        raise _no_letter(number)
+    return reply(_shown(letter, len(letter.raw)))
+
+
+async def _replay(service: Service, request: Request) -> Response:
+    async with service.bodies.read(request.scope["headers"], request.receive, _SMALL_BODY) as body:
+        asked = _decode(body, Replay)
+    if asked.ids is not None and len(asked.ids) > _MOST_IDS:
+        raise InputError(f"expected at most {_MOST_IDS:,} ids, found {len(asked.ids):,}; replay them in parts")
+    replayed, rejected = await service.others.run(service.live.replay_dead_letters, asked.ids)
+    return reply({"replayed": replayed, "still_rejected": rejected})
+
+
+async def _healthz(service: Service, request: Request) -> Response:
+    # That this answers at all is the news: the event loop turns.
+    return reply({"status": "ok"})
+
+
+async def _readyz(service: Service, request: Request) -> Response:
+    ready, reason = service.live.ready()
+    return reply({"ready": ready, "reason": reason}, 200 if ready else 503)
+
+
+async def _metrics(service: Service, request: Request) -> Response:
+    accept = header(request.scope["headers"], b"accept").decode("latin-1")
+    text, media_type = await service.others.run(lambda: exposition(service.live.stats(), service.tally, accept))
+    return Response(text, headers={"content-type": media_type, "cache-control": "no-store"})
+
+
+async def _openapi(service: Service, request: Request) -> Response:
+    return reply(await service.others.run(openapi.document, service.live.app, service.guard.has_key))
+
+
+async def _docs(service: Service, request: Request) -> Response:
+    return pages.html("docs.html")
+
+
+async def _page(service: Service, request: Request) -> Response:
+    return pages.html("live.html")
+
+
+def _object(body: bytes) -> bytes | dict[str, Any]:
+    """A tool call's body: the arguments, or the text of them in quotes, as a model's `function.arguments` is."""
+    if body.lstrip().startswith(b'"'):
+        text: str = _decode(body, str)
+        return text.encode()
+    return body
+
+
+def _decode(body: bytes | bytearray, kind: type[Any]) -> Any:
+    if not body.strip() and kind is not str:
+        return kind()
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"expected a JSON body as /docs shows, found one that is not: {error}") from error
+
+
+def _shown(letter: DeadLetter, longest: int) -> dict[str, Any]:
+    """A dead letter as JSON: its bytes as text where they are text, else in Base64."""
+    shown: dict[str, Any] = {
+        "id": letter.id,
+        "stream": letter.stream,
+        "source": letter.source,
+        "reason": letter.reason,
+        "at": from_micros(letter.at),
+        "size": len(letter.raw),
+    }
+    raw = letter.raw[:longest]
+    try:
+        return shown | {"raw": raw.decode("utf-8", "strict" if len(raw) == len(letter.raw) else "ignore")}
+    except UnicodeDecodeError:
+        return shown | {"raw_base64": base64.b64encode(raw).decode("ascii")}
+
+
+def _no_letter(number: int) -> UnknownNameError:
+    return UnknownNameError(f"expected the id of a dead letter, found {number}; GET /v1/dead-letters lists them")

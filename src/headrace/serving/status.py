@@ -1,0 +1,58 @@
+"""What `GET /v1/status` says: the moment's figures, and what is declared, for people and for the live page."""
+
+from __future__ import annotations
+
+import dataclasses
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from headrace.units import format_duration, from_micros
+
+if TYPE_CHECKING:
+    from headrace.app import App
+    from headrace.features.view import View
+    from headrace.serving.live import Live
+
+
+def status(live: Live) -> dict[str, Any]:
+    """`live.stats()` as plain values, with the server's time and what is declared."""
+    figures = dataclasses.asdict(live.stats())
+    return figures | {
+        "time": datetime.now(UTC),
+        "now": {name: from_micros(live.now(stream)) for name, stream in live.app.streams.items()},
+        "declared": declared(live.app),
+    }
+
+
+def declared(app: App) -> dict[str, Any]:
+    """The app's streams and views, described."""
+    return {
+        "clock": "event" if app.event_time else "wall",
+        "streams": {
+            name: {
+                "source": _without_password(stream.url),
+                "time": stream.schema.time,
+                "columns": {column: str(dtype) for column, dtype in stream.schema.columns.items()},
+                "lateness": format_duration(stream.lateness),
+            }
+            for name, stream in app.streams.items()
+        },
+        "views": {name: _view(view) for name, view in app.views.items()},
+    }
+
+
+def _view(view: View) -> dict[str, Any]:
+    return {
+        "doc": view.doc,
+        "stream": view.stream,
+        "keys": view.key_schema(),
+        "features": {name: feature.describe() for name, feature in view.features.items()},
+    }
+
+
+def _without_password(url: str | None) -> str | None:
+    """The scheme and the path of a source: what stands between may hold a password, and so may a query."""
+    if url is None:
+        return None
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{rest.partition('?')[0].rpartition('@')[2]}"

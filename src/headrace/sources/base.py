@@ -1,0 +1,100 @@
+"""What a source is: something that can be read again from any position it has given out.
+
+The theory is that of a replayable log. A source cuts its input into chunks that end between rows and says,
+with each, the position after it. A position is plain JSON that means the same to every later reader of the
+source, so a checkpoint that holds a position and the state made from all chunks up to it can be gone back to
+at any time: reading from there gives the rows that were not in the state, each once. A source never decodes:
+it moves bytes.
+
+`headrace.testing.sources.SourceContract` holds this as tests; a new source subclasses it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """Input that was passed over because it cannot be handled as rows; it belongs to the dead letters.
+
+    Attributes:
+        reason: Why, with the limit that it passed.
+        raw: Its first bytes (the whole would not fit in memory).
+        path: The file it is in.
+        start: Where in the file it begins, in bytes.
+        end: Where in the file it ends, in bytes.
+    """
+
+    reason: str
+    raw: bytes
+    path: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A run of whole rows, and where the source stands after them.
+
+    Attributes:
+        data: The bytes of whole rows, which decode on their own; empty if `frame` holds the rows, or if all
+            that was found is in `skipped`.
+        format: How the bytes are to be decoded: "ndjson", "json", "csv", "parquet".
+        position: Plain JSON; reading from it gives what comes after this chunk. Not to be changed in place.
+        frame: The rows, where the source has them parsed already (in the order of the input).
+        skipped: What was passed over before or among these rows.
+        origin: What a person would look for: the path of the file, the topic and partition.
+    """
+
+    data: bytes
+    format: str
+    position: Any
+    frame: pl.DataFrame | None = None
+    skipped: tuple[Skipped, ...] = ()
+    origin: str = ""
+
+
+class EndOfSource(Exception):  # noqa: N818 - not an error: it is to a source what StopIteration is to an iterator
+    """There is nothing more to read and there never will be."""
+
+
+@runtime_checkable
+class Reader(Protocol):
+    """One reading of a source, from one position on. One thread reads; any thread may close."""
+
+    def read(self, timeout: float) -> Chunk | None:
+        """The next chunk, or None if there was nothing new within `timeout` seconds.
+
+        Raises:
+            EndOfSource: All has been read and no more can come; also on every later call.
+            ClosedError: The reader is closed, or was closed while this call waited.
+            StorageError: The input cannot be read. The reader is unchanged: a later call tries again.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of what is held, and end a `read` that is waiting at once. More than once is harmless."""
+        ...
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Where input comes from: a description that holds nothing open until it is read."""
+
+    @property
+    def name(self) -> str:
+        """What logs, metrics and dead letters call it."""
+        ...
+
+    def open(self, position: Any | None) -> Reader:
+        """Begin reading after a position that an earlier reader gave out; None is the beginning.
+
+        Raises:
+            ConfigError: What it points to is not there, or the position is not one of this source's.
+        """
+        ...

@@ -1,0 +1,1 @@
+"""Online stores: where reads find a view's tiles."""
