@@ -14,15 +14,14 @@ Blocks in other languages (`sh`, `text`, `json`) are not run.
 
 from __future__ import annotations
 
-import contextlib
 import doctest
 import os
 import re
-import select
 import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -33,6 +32,7 @@ from sybil.evaluators.doctest import DocTestEvaluator
 from sybil.evaluators.python import PythonEvaluator
 from sybil.parsers.abstract.doctest import DocTestStringParser
 from sybil.parsers.myst import CodeBlockParser
+from sybil.region import Lexeme
 
 ROOT = Path(__file__).parent
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
@@ -47,37 +47,40 @@ class Server:
 
     def __init__(self, command: str, folder: Path) -> None:
         # A free port: whoever runs the tests may have a server of their own on 8900.
-        self.command = re.sub(rf"--port {PORT}\b", "", command).replace("headrace run", "headrace run --port 0", 1)
-        self._log = (folder / "server.log").open("w+")
+        self._command = re.sub(rf" --port {PORT}\b", "", command).replace("headrace run", "exec headrace run --port 0", 1)
+        self._said: list[str] = []
+        self._serves = threading.Event()
+        self.port = ""
         self._process = subprocess.Popen(
-            self.command, shell=True, cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=self._log, text=True
+            ["bash", "-c", self._command],
+            cwd=folder,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
-        self.port = self._find_port()
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
+        assert self._serves.wait(PATIENCE), f"{self._command} did not start: {self._said}"
+        assert self.port, f"{self._command} ended: {self._said}"
 
-    def _find_port(self) -> str:
+    def _listen(self) -> None:
         assert self._process.stdout is not None
-        said = ""
-        while select.select([self._process.stdout], [], [], PATIENCE)[0]:
-            line = self._process.stdout.readline()
-            said += line
-            if found := _SERVING.search(line):
-                return found[1]
-            if not line:
-                break
-        raise AssertionError(f"{self.command} did not say where it serves: {said}{self.log()}")
-
-    def log(self) -> str:
-        self._log.seek(0)
-        return self._log.read()
+        for line in self._process.stdout:
+            self._said.append(line)
+            if not self.port and (found := _SERVING.search(line)):
+                self.port = found[1]
+                self._serves.set()
+        self._serves.set()
 
     def stop(self) -> None:
+        """Ends it as `kill` does; it has to end cleanly."""
         self._process.terminate()
         status = self._process.wait(PATIENCE)
-        log = self.log()
-        self._log.close()
+        self._listener.join(PATIENCE)
         assert self._process.stdout is not None
         self._process.stdout.close()
-        assert status == 0, f"{self.command} ended with {status}: {log}"
+        assert status == 0, f"{self._command} ended with {status}: {''.join(self._said)}"
 
 
 def environment() -> dict[str, str]:
@@ -137,8 +140,8 @@ class PythonBlocks:
     def _run(self, example: Example) -> None:
         if named := _FILE.match(example.parsed):
             (example.namespace["__page__"]["folder"] / named[1]).write_text(example.parsed)
-        example.region.parsed.text = ported(example.parsed, example.namespace)
-        example.parsed = example.region.parsed
+        block = example.parsed
+        example.parsed = Lexeme(ported(block, example.namespace), block.offset, block.line_offset)
         self._code(example)
 
 
@@ -159,29 +162,31 @@ def _open(lines: list[str]) -> bool:
     return "\n".join(lines).count("'") % 2 == 1 or lines[-1].endswith("\\")
 
 
-def run_console(example: Example) -> None:
-    """A `console` block."""
+def run_console(example: Example) -> str | None:
+    """A `console` block; returns what was wrong, if anything was."""
     page = example.namespace["__page__"]
     for command, shown in commands(example.parsed):
         if command.startswith("headrace run"):
             assert page["server"] is None, "one server a page"
             page["server"] = Server(command, page["folder"])
-            continue
-        if command.startswith("curl"):
-            command = command.replace("curl", "curl --fail-with-body --max-time 60", 1)
-        done = subprocess.run(
-            ["bash", "-c", ported(command, example.namespace)],
-            cwd=page["folder"],
-            env=environment(),
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        assert done.returncode == 0, f"{command}\nended with {done.returncode}: {done.stdout}{done.stderr}"
-        if shown:
-            found = done.stdout.rstrip() + "\n"
-            fits = doctest.OutputChecker().check_output(shown + "\n", found, FLAGS)
-            assert fits, f"{command}\nexpected:\n{shown}\nfound:\n{found}"
+        elif wrong := run_command(ported(command, example.namespace), shown, page["folder"]):
+            return f"{command}\n{wrong}"
+    return None
+
+
+def run_command(command: str, shown: str, folder: Path) -> str | None:
+    """One command; returns what was wrong, if anything was."""
+    if command.startswith("curl"):
+        command = command.replace("curl", "curl --fail-with-body --max-time 60", 1)
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=folder, env=environment(), capture_output=True, text=True, timeout=300
+    )
+    if done.returncode:
+        return f"ended with {done.returncode}: {done.stdout}{done.stderr}"
+    found = done.stdout.rstrip() + "\n"
+    if shown and not doctest.OutputChecker().check_output(shown + "\n", found, FLAGS):
+        return f"expected:\n{shown}\nfound:\n{found}"
+    return None
 
 
 pytest_collect_file = Sybil(

@@ -38,11 +38,6 @@ def test_features_prints_one_json_object(capsys: pytest.CaptureFixture[str]) -> 
         assert (peer in found["left_out"]) == (installed(peer) is None)
 
 
-def test_features_prints_a_table(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["features", "--events", "1000", "--runs", "1", "--no-peers"]) == 0
-    assert "headrace, durable" in capsys.readouterr().out
-
-
 def test_an_unknown_benchmark_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["speed"])

@@ -54,9 +54,7 @@ def test_events_are_out_of_order_by_less_than_the_disorder() -> None:
 
 
 def test_the_hot_keys_are_the_same_in_every_draw() -> None:
-    hottest = [
-        np.bincount(zipf(20_000, 1_000, 1.2, np.random.default_rng(seed))).argmax() for seed in range(3)
-    ]
+    hottest = [np.bincount(zipf(20_000, 1_000, 1.2, np.random.default_rng(seed))).argmax() for seed in range(3)]
     assert len(set(hottest)) == 1
 
 
@@ -88,10 +86,7 @@ def test_sliding_sums_hold_each_event_once_a_window() -> None:
 
 
 def test_equal_totals_do_not_differ() -> None:
-    assert (
-        difference(totals(("b", 2.0), ("a", 1.0)), totals(("a", 1.0), ("b", 2.0 + 1e-12)), ["user_id"])
-        is None
-    )
+    assert difference(totals(("b", 2.0), ("a", 1.0)), totals(("a", 1.0), ("b", 2.0 + 1e-12)), ["user_id"]) is None
 
 
 @pytest.mark.parametrize(

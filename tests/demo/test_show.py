@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 
 from headrace.demo.answers import json_text
@@ -92,7 +93,9 @@ def test_a_taken_port_is_found_before_the_replay(capsys: pytest.CaptureFixture[s
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert run_demo(serve=True, port=port) == 1
-    assert f"127.0.0.1:{port}" in capsys.readouterr().err
+    out, err = capsys.readouterr()
+    assert str(port) in err
+    assert "New York  " not in out
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -112,6 +115,28 @@ def test_a_signal_ends_it_cleanly(number: signal.Signals, status: int, tmp_path:
         demo.stdout.read()
         errors = demo.stderr.read()
     assert (demo.returncode, errors, list(tmp_path.iterdir())) == (status, "", [])
+
+
+def test_serving_goes_on_until_it_is_interrupted(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, "--speed", "max", "--weeks", "0.2", "--serve", "--port", str(port)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={"TMPDIR": str(tmp_path), "PATH": ""},
+    ) as demo:
+        assert demo.stdout is not None
+        assert demo.stderr is not None
+        assert any(line.startswith("Going on with the year") for line in demo.stdout)
+        row = httpx.get(f"http://127.0.0.1:{port}/v1/features/origin/EWR").json()
+        demo.send_signal(signal.SIGINT)
+        demo.stdout.read()
+        errors = demo.stderr.read()
+    assert row["origin"] == "EWR"
+    assert row["latest_departures"]
+    assert (demo.returncode, errors, list(tmp_path.iterdir())) == (0, "", [])
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-from formats.models import MODELS, dumps, objects
+from sample_models import MODELS, dumps, objects
 from headrace.formats import decode_frame, decode_rows
 from headrace.formats.arrays import decode_json
 from headrace.formats.csv import decode_csv

@@ -254,17 +254,18 @@ class TestKill:
         return {int(p): int(v) for p, v in (line.split() for line in read if line.endswith("\n"))}
 
 
-class TestTornTail:
-    @pytest.fixture(scope="class")
-    def whole(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
-        """Three records, the last one in the last batch."""
-        folder = tmp_path_factory.mktemp("whole") / "log"
-        log = FileLog(folder, ignore)
-        for n in (1, 2, 3):
-            log.append("s", frame(n), 0)
-        log.close()
-        return folder
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three records, each in a batch of its own."""
+    folder = tmp_path_factory.mktemp("whole") / "log"
+    log = FileLog(folder, ignore)
+    for n in (1, 2, 3):
+        log.append("s", frame(n), 0)
+    log.close()
+    return folder
 
+
+class TestTornTail:
     def ends(self, tmp_path: Path) -> list[int]:
         """The file's size after each of the three records."""
         log = FileLog(tmp_path / "sizes", ignore)
@@ -325,13 +326,15 @@ class TestTornTail:
 
 class TestSegments:
     def filled(self, open_log: Callable[..., FileLog], **options: int) -> FileLog:
-        log = open_log(segment_bytes=1_500, **options)
+        log = open_log(segment_bytes=600, **options)
         for n in range(1, 11):
             log.append("s", frame(n), 0)
         return log
 
     @pytest.mark.parametrize("after", range(12))
-    def test_replay_begins_after_any_position(self, open_log: Callable[..., FileLog], tmp_path: Path, after: int) -> None:
+    def test_replay_begins_after_any_position(
+        self, open_log: Callable[..., FileLog], tmp_path: Path, after: int
+    ) -> None:
         log = self.filled(open_log)
         assert len(segments(tmp_path / "log")) > 3
         assert values(log, after) == [(n, [n]) for n in range(after + 1, 11)]
@@ -345,10 +348,10 @@ class TestSegments:
         assert (log.first, values(log)[0][0]) == (starts[2], starts[2])
 
     def test_truncate_keeps_the_asked_history(self, open_log: Callable[..., FileLog], tmp_path: Path) -> None:
-        log = self.filled(open_log, keep_bytes=2_000)
+        log = self.filled(open_log, keep_bytes=1_500)
         log.truncate(10)
         sizes = [path.stat().st_size for path in segments(tmp_path / "log")]
-        assert sum(sizes) >= 2_000 > sum(sizes[1:])
+        assert sum(sizes) >= 1_500 > sum(sizes[1:])
 
     def test_positions_go_on_after_all_was_truncated(self, open_log: Callable[..., FileLog]) -> None:
         log = self.filled(open_log, keep_bytes=0)

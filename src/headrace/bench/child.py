@@ -34,7 +34,11 @@ class Child:
             stdout=subprocess.PIPE,
             text=True,
         )
-        self.ready = self._answer()
+        try:
+            self.ready = self._answer()
+        except BaseException:
+            self.close()
+            raise
 
     def ask(self, **command: Any) -> dict[str, Any]:
         """Send a command and wait for its answer."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 
 from headrace.bench.harness import BenchError, Report, say
@@ -28,9 +27,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("name", choices=list(ABOUT), help="which one")
     made.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     made.add_argument("--events", type=positive, help="features: how many events (1,000,000)")
-    made.add_argument(
-        "--keys", type=positive, help="reads and freshness: how many keys (1,000,000 and 10,000)"
-    )
+    made.add_argument("--keys", type=positive, help="reads and freshness: how many keys (1,000,000 and 10,000)")
     made.add_argument("--runs", type=positive, default=5, help="rounds; the figure is their median (5)")
     made.add_argument("--seconds", type=float, help="reads and freshness: the length of a round (3)")
     made.add_argument("--no-peers", action="store_true", help="features and reads: Headrace alone")
@@ -52,9 +49,7 @@ def measure(options: argparse.Namespace) -> Report:
         from headrace.bench import features
 
         count = options.events or 1_000_000
-        return features.run(
-            events_count=count, runs=options.runs, seed=options.seed, peers=not options.no_peers
-        )
+        return features.run(events_count=count, runs=options.runs, seed=options.seed, peers=not options.no_peers)
     if options.name == "reads":
         from headrace.bench import reads
 
@@ -74,7 +69,3 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     print(json.dumps(report.to_dict()) if options.json else report.text())
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

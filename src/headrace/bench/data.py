@@ -51,7 +51,8 @@ def zipf(count: int, keys: int, exponent: float, rng: np.random.Generator) -> ND
     upto = np.cumsum(share)
     ranks = np.searchsorted(upto, rng.random(count) * upto[-1], side="right")
     scrambled = np.random.default_rng(keys).permutation(keys)
-    return scrambled[np.minimum(ranks, keys - 1)].astype(np.int64)
+    drawn: NDArray[np.int64] = scrambled[np.minimum(ranks, keys - 1)]
+    return drawn
 
 
 def user_ids(numbers: NDArray[np.int64]) -> pl.Series:

@@ -26,13 +26,9 @@ NO_PEER = 'not installed; pip install "headrace[bench]"'
 Run = Callable[[], dict[str, Any]]
 
 
-def run(
-    *, events_count: int, runs: int, seed: int, peers: bool = True, peer_events: int = PEER_EVENTS
-) -> Report:
+def run(*, events_count: int, runs: int, seed: int, peers: bool = True, peer_events: int = PEER_EVENTS) -> Report:
     """Measure Headrace and the peers that are installed."""
-    report = Report(
-        "features", seed, "JSON events to every key's ten-minute trailing sum in one-minute tiles"
-    )
+    report = Report("features", seed, "JSON events to every key's ten-minute trailing sum in one-minute tiles")
     with tempfile.TemporaryDirectory(prefix="headrace-bench-") as temporary:
         folder = Path(temporary)
         work = Workload(events=events_count, seed=seed)
@@ -117,9 +113,7 @@ def shares(report: Report, results: dict[str, list[dict[str, Any]]]) -> None:
 def memory(report: Report, folder: Path, seed: int, events_count: int) -> None:
     """Bytes for each live (key, tile) row: as the view counts them, and by the growth of the process."""
     # Even keys and one window's time: nearly every event makes a row, so that rows outweigh all else.
-    work = Workload(
-        events=events_count, keys=MEMORY_KEYS, exponent=0.0, rate=max(events_count // 590, 1), seed=seed
-    )
+    work = Workload(events=events_count, keys=MEMORY_KEYS, exponent=0.0, rate=max(events_count // 590, 1), seed=seed)
     frame = events(work)
     file, found = folder / "memory.ndjson", folder / "memory.out"
     file.write_bytes(ndjson(frame))

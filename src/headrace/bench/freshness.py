@@ -66,9 +66,7 @@ def run(
 def schedules(highest: dict[str, float], fixed_rate: int) -> dict[str, dict[str, float]]:
     """The rates to measure at: one for all, then shares of what each can sustain."""
     fixed = {f"at {fixed_rate:,}/s": dict.fromkeys(highest, float(fixed_rate))}
-    return fixed | {
-        f"at {share:.0%}": {name: share * rate for name, rate in highest.items()} for share in SHARES
-    }
+    return fixed | {f"at {share:.0%}": {name: share * rate for name, rate in highest.items()} for share in SHARES}
 
 
 def add(report: Report, system: str, label: str, rounds: list[dict[str, Any]]) -> None:

@@ -100,9 +100,7 @@ class Freshness:
                 give_up = give_up or now + int(TIMEOUT * 1e9)
                 if now > give_up or pusher.error:
                     pusher.finish()
-                    raise BenchError(
-                        f"{expected - known:,} of {expected:,} probe events never became visible"
-                    )
+                    raise BenchError(f"{expected - known:,} of {expected:,} probe events never became visible")
             time.sleep(PAUSE)
         return seen
 

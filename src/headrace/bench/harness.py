@@ -68,6 +68,7 @@ class Report:
     ratios: dict[str, float] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    machine: dict[str, str | int] = field(default_factory=lambda: machine())
 
     def add(self, system: str, metric: str, unit: str, samples: Sequence[float]) -> Figure:
         figure = Figure(system, metric, unit, tuple(float(sample) for sample in samples))
@@ -94,28 +95,27 @@ class Report:
             "notes": self.notes,
             "left_out": self.left_out,
             "seed": self.seed,
-            "machine": machine(),
+            "machine": self.machine,
             "versions": versions(),
         }
 
     def text(self) -> str:
         """The report as a table for people."""
         lines = [f"{self.name}: {self.about}", ""]
-        cells = [("system", "metric", "median", "min", "max", "unit")]
+        cells: list[tuple[str, ...]] = [("system", "metric", "median", "min", "max", "unit")]
         for f in self.figures:
             numbers = (readable(n) for n in (f.value, min(f.samples), max(f.samples)))
             cells.append((f.system, f.metric, *numbers, f.unit))
         widths = [max(len(row[i]) for row in cells) for i in range(6)]
         for row in cells:
             sides = [
-                c.rjust(w) if 2 <= i <= 4 else c.ljust(w)
-                for i, (c, w) in enumerate(zip(row, widths, strict=True))
+                c.rjust(w) if 2 <= i <= 4 else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))
             ]
             lines.append("  ".join(sides).rstrip())
         lines += ["", *(f"{name}: {readable(value)}×" for name, value in self.ratios.items())]
         lines += [f"left out: {peer}: {why}" for peer, why in self.left_out.items()]
         lines += [f"note: {note}" for note in self.notes]
-        lines += [f"machine: {', '.join(f'{k} {v}' for k, v in machine().items())}"]
+        lines += [f"machine: {', '.join(f'{k} {v}' for k, v in self.machine.items())}"]
         lines += [f"versions: {', '.join(f'{k} {v}' for k, v in versions().items())}", f"seed: {self.seed}"]
         return "\n".join(lines)
 
@@ -145,9 +145,7 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def percentiles(
-    report: Report, system: str, what: str, unit: str, rounds: Sequence[NDArray[np.float64]]
-) -> None:
+def percentiles(report: Report, system: str, what: str, unit: str, rounds: Sequence[NDArray[np.float64]]) -> None:
     """Add p50, p99, p99.9 and the greatest of latencies measured over several rounds."""
     for name, q in (("p50", 50.0), ("p99", 99.0), ("p99.9", 99.9), ("max", 100.0)):
         report.add(system, f"{what} {name}", unit, [float(np.percentile(sample, q)) for sample in rounds])
@@ -170,12 +168,14 @@ def versions() -> dict[str, str]:
 
 
 def machine() -> dict[str, str | int]:
-    """What it ran on."""
+    """What it runs on, and the load of the last minute."""
     return {
         "cpu": _proc("/proc/cpuinfo", "model name") or platform.processor() or platform.machine(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         "memory": _proc("/proc/meminfo", "MemTotal") or "unknown",
         "system": f"{platform.system()} {platform.release()}",
+        # Work of others on the machine is in every figure: above the number of cores, do not trust the tails.
+        "load": f"{os.getloadavg()[0]:.2f}",
     }
 
 

@@ -20,7 +20,7 @@ from headrace.bench.data import bodies
 from headrace.bench.harness import resident_bytes
 from headrace.bench.spending import trailing_sum
 
-BODY = 2 << 20
+BODY = 4 << 20
 
 
 def push_all(live: Any, stream: Any, parts: list[bytes], threads: int) -> None:

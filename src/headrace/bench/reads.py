@@ -100,9 +100,7 @@ def measure_http(report: Report, keys: int, runs: int, seed: int, seconds: float
             arguments = ("127.0.0.1", port, path, str(keys), str(CONNECTIONS), str(seed))
             return stack.enter_context(Child("headrace.bench.httpload", *arguments))
 
-        server = stack.enter_context(
-            Child("headrace.bench.reads_live", f"--keys={keys}", f"--seed={seed}", "--http")
-        )
+        server = stack.enter_context(Child("headrace.bench.reads_live", f"--keys={keys}", f"--seed={seed}", "--http"))
         load, bare = loaded(server), loaded(stack.enter_context(Child("headrace.bench.peers.bare_asgi")))
         for batch, asked in ((1, float(rate)), (BATCH, float(HTTP_BATCH_RATE))):
             systems: dict[str, Run] = {

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 _TREND_SLOT = 3 * HOUR
 # From these widths on there is room for more columns.
-_MEDIUM, _NORMAL, _WIDE = 60, 76, 100
+_MEDIUM, _NORMAL, _WIDE = 58, 76, 98
 _NONE = "–"  # as tables have it: no departure, so no mean
 
 
@@ -62,7 +62,9 @@ class Board:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         progress = self.replay.progress()
-        width = options.max_width
+        # The "^C" that a terminal echoes at the end of the last line must not wrap: the board would be drawn anew one
+        # line lower.
+        width = options.max_width - 2
         body = [self._head(progress), self._gauges(progress, width), self._airports(progress, width)]
         yield Panel(
             Group(*body),
@@ -70,6 +72,7 @@ class Board:
             subtitle=Text(f"replayed {self.speed}", style="dim"),
             border_style="cyan",
             padding=(0, 1),
+            width=width,
         )
 
     def _head(self, progress: Progress) -> Table:
@@ -89,7 +92,7 @@ class Board:
             ("events", f"{progress.pushed:,} of {progress.total:,}"),
             ("rate", f"{progress.rate:,.0f} a second"),
             ("lag", short_time(progress.lag)),
-            ("fresh", f"p50 {short_time(progress.fresh_p50)}, p99 {short_time(progress.fresh_p99)}"),
+            ("due to readable", f"p50 {short_time(progress.fresh_p50)}, p99 {short_time(progress.fresh_p99)}"),
             ("keys", by_view if width >= _WIDE else f"{sum(keys.values())} live"),
         ]
         if width >= _MEDIUM:
@@ -108,7 +111,7 @@ class Board:
         table = Table(box=None, expand=True, padding=(0, 1), pad_edge=False, header_style="dim")
         table.add_column("", no_wrap=True)
         table.add_column("departed\nin 1 h", justify="right", no_wrap=True)
-        table.add_column("mean delay\nin 1 h", justify="right", no_wrap=True)
+        table.add_column("mean\ndelay", justify="right", no_wrap=True)
         if width >= _MEDIUM:
             table.add_column("over\n15 min", justify="right", no_wrap=True)
         table.add_column("cancelled\nin 24 h", justify="right", no_wrap=True)

@@ -11,7 +11,6 @@ import contextlib
 import io
 import math
 import signal
-import socket
 import sys
 import tempfile
 import threading
@@ -23,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from headrace.demo import flights
 from headrace.errors import ConfigError, HeadraceError, MissingDependencyError
-from headrace.units import WEEK
+from headrace.units import WEEK, to_micros
 
 if TYPE_CHECKING:
     import polars as pl
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from headrace.demo.board import Board
     from headrace.demo.replay import Replay
     from headrace.serving.live import Live
+    from headrace.serving.server import BackgroundServer
 
 # The week that ends while the airports reopen after the blizzard of 8 February: the most cancellations of the
 # year.
@@ -54,7 +54,6 @@ class Options:
     speed: float | None = SPEED
     data: str | None = None
     serve: bool = False
-    host: str = "127.0.0.1"
     port: int = 8900
 
 
@@ -76,7 +75,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--data", metavar="DIR", help="keep the data here, and go on from it (default: keep nothing)")
     parser.add_argument("--serve", action="store_true", help="stay, serve HTTP and go on with the year until Ctrl-C")
-    parser.add_argument("--host", default="127.0.0.1", help="the address to serve on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8900, help="the port to serve on (default: %(default)s)")
 
 
@@ -111,8 +109,6 @@ def _run(options: Options) -> int:
     folder = flights.data_path()
     console = _console()
     start, end = _span(options)
-    if options.serve:
-        _check_port(options.host, options.port)
     began = time.perf_counter()
     year = flights.load(folder)
     console.print(
@@ -127,14 +123,22 @@ def _run(options: Options) -> int:
     with contextlib.ExitStack() as stack:
         directory = options.data or stack.enter_context(tempfile.TemporaryDirectory(prefix="headrace-demo-"))
         live = stack.enter_context(app.open(directory))
+        if options.serve:
+            _say_what_to_open(console, stack.enter_context(_server(live, options.port)).url)
         _replay(console, live, year, start, end, options.speed)
         for number, answer in enumerate(ask(live), 1):
             print_answer(console, number, answer)
         if options.serve:
-            _serve(console, live, year, options)
+            _stay(console, live, year)
         else:
             _say_how_to_go_on(console, options)
     return 0
+
+
+def _server(live: Live, port: int) -> BackgroundServer:
+    from headrace.serving.server import BackgroundServer
+
+    return BackgroundServer(live, port=port)
 
 
 def _console() -> Console:
@@ -158,19 +162,6 @@ def _span(options: Options) -> tuple[int, int]:
     return start, min(last, start + round(options.weeks * WEEK))
 
 
-def _check_port(host: str, port: int) -> None:
-    """Find out now, not after the replay, that the port is taken."""
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise ConfigError(
-                f"expected to serve on {host}:{port}, found that it cannot be used "
-                f"({error.strerror or error}); choose another with --port"
-            ) from error
-
-
 def _replay(console: Console, live: Live, year: pl.DataFrame, start: int, end: int, speed: float | None) -> None:
     """Push the week, or what a directory that already has some of it lacks, and show it."""
     from headrace.demo.board import Board
@@ -184,13 +175,9 @@ def _replay(console: Console, live: Live, year: pl.DataFrame, start: int, end: i
     if events.is_empty():
         return
     replay = Replay(live, events, begin, speed)
-    pace = "as fast as it goes" if speed is None else f"at {speed:,.0f} times real time"
-    board = Board(live, replay, start, end, pace)
+    board = Board(live, replay, start, end, _pace(speed))
     with _pushing(replay) as pushed:
-        if console.is_terminal and not console.is_dumb_terminal:
-            _animate(console, board, pushed)
-        else:
-            _print_lines(console, board, pushed)
+        _show(console, board, pushed, _FRAMES, _LINE_EVERY)
     progress = replay.progress()
     console.print(
         f"{progress.pushed:,} events in {replay.took:.1f} s, "
@@ -211,22 +198,22 @@ def _pushing(replay: Replay) -> Iterator[Future[None]]:
     pushed.result()
 
 
-def _animate(console: Console, board: Board, pushed: Future[None]) -> None:
+def _show(console: Console, board: Board, pushed: Future[None], frames: float, line_every: float) -> None:
+    """Draw the board until the replay has ended: `frames` a second on a terminal, elsewhere a line now and then."""
     from rich.live import Live as Display
 
-    with Display(board, console=console, auto_refresh=False) as display:
-        while not _ended(pushed, 1 / _FRAMES):
-            display.refresh()
-        display.refresh()
-
-
-def _print_lines(console: Console, board: Board, pushed: Future[None]) -> None:
     from headrace.demo.board import PLAIN_HEADER, plain_line
 
+    if console.is_terminal and not console.is_dumb_terminal:
+        with Display(board, console=console, auto_refresh=False) as display:
+            while not _ended(pushed, 1 / frames):
+                display.refresh()
+            display.refresh()
+        return
     console.print(PLAIN_HEADER, highlight=False, soft_wrap=True)
     ended = False
     while not ended:
-        ended = _ended(pushed, _LINE_EVERY)
+        ended = _ended(pushed, line_every)
         console.print(plain_line(board), highlight=False, soft_wrap=True)
 
 
@@ -234,28 +221,26 @@ def _ended(future: Future[None], timeout: float) -> bool:
     return bool(wait([future], timeout).done)
 
 
-def _serve(console: Console, live: Live, year: pl.DataFrame, options: Options) -> None:
-    """Serve until Ctrl-C while the rest of the year goes on, so that what is asked is never the same."""
+def _stay(console: Console, live: Live, year: pl.DataFrame) -> None:
+    """Go on with the year, so that what is served moves, until Ctrl-C."""
+    from headrace.demo.board import Board
     from headrace.demo.replay import Replay, between, newest
-    from headrace.serving.server import serve
 
-    now = newest(live) or 0
-    rest = between(year, now, flights.from_new_york("2015-01-01"))
-    address = f"http://{options.host}:{options.port}"
+    now, end = newest(live) or 0, to_micros(year["at"][-1])
     console.print()
-    console.print(f"Serving, and going on with the year at {SERVE_SPEED:,.0f} times real time. Ctrl-C ends it.")
-    _print_addresses(console, address)
-    replay = Replay(live, rest, now, SERVE_SPEED)
-    with _pushing(replay) as pushed, contextlib.suppress(KeyboardInterrupt):
-        pushed.add_done_callback(lambda ended: _say_why_it_stands_still(console, ended, replay))
-        serve(live, options.host, options.port)
-
-
-def _say_why_it_stands_still(console: Console, ended: Future[None], replay: Replay) -> None:
-    if (error := ended.exception()) is not None:
-        console.print(f"The replay has stopped, what is served stands still: {error}", style="red")
-    elif not replay.stop.is_set():
+    console.print("Going on with the year, and serving, until Ctrl-C.", style="bold")
+    with contextlib.suppress(KeyboardInterrupt, SystemExit):
+        rest = between(year, now, end)
+        if not rest.is_empty():
+            replay = Replay(live, rest, now, SERVE_SPEED)
+            with _pushing(replay) as pushed:
+                _show(console, Board(live, replay, now, end, _pace(SERVE_SPEED)), pushed, 2, 60)
         console.print("The year is over: what is served stands still from here on.")
+        threading.Event().wait()
+
+
+def _pace(speed: float | None) -> str:
+    return "as fast as it goes" if speed is None else f"at {speed:,.0f} times real time"
 
 
 def _say_how_to_go_on(console: Console, options: Options) -> None:
@@ -270,11 +255,11 @@ def _say_how_to_go_on(console: Console, options: Options) -> None:
         console.print("Or keep the data, and serve it with the app alone:", style="bold")
         console.print(f"  headrace demo --data {directory}", style="cyan", highlight=False, soft_wrap=True)
     console.print(f"  {run}", style="cyan", highlight=False, soft_wrap=True)
-    _print_addresses(console, f"http://127.0.0.1:{options.port}")
+    _say_what_to_open(console, f"http://127.0.0.1:{options.port}", "Then open:")
 
 
-def _print_addresses(console: Console, address: str) -> None:
-    console.print("Then open:", style="bold")
+def _say_what_to_open(console: Console, address: str, first: str = "Open:") -> None:
+    console.print(first, style="bold")
     for path, what in (("/", "the live page"), ("/docs", "the HTTP interface")):
         console.print(f"  [cyan]{address}{path}[/]  [dim]{what}[/]", highlight=False, soft_wrap=True)
 

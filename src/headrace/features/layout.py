@@ -3,7 +3,8 @@
 A partial is what a tile holds so that tiles can be merged: a sum and a count for a mean, never the mean. By how they
 merge there are few kinds, and each is one 2-D array ("block") of a table:
 
-    isum, fsum   added           counts, integer sums (as two 32-bit halves, so that none overflows), float sums
+    fsum         added           float sums, and counts (whole numbers are exact up to 2^53)
+    isum         added           integer sums, as two 32-bit halves so that none overflows
     imax, fmax   the greater     maxima; a minimum is the maximum of the negated column
     m2           by Chan         sums of squared distances from the tile's own mean
     s0, s1, …    top n by time   slots: the n first or last events   (slots.py)
@@ -84,10 +85,12 @@ class TableLayout:
     moments: list[Moment] = field(default_factory=list)
     slots: list[Slots] = field(default_factory=list)
     bags: list[Bag] = field(default_factory=list)
+    touched: set[str] = field(default_factory=set)  # the blocks asked for since this was last cleared
     _known: dict[tuple[str, str], int] = field(default_factory=dict)
 
     def add(self, block: str, key: str, expr: pl.Expr) -> int:
         """The number of a partial's column in its block; the same key gets the same column."""
+        self.touched.add(block)
         if (block, key) not in self._known:
             self._known[block, key] = len(self.columns[block])
             self.columns[block].append(expr)
@@ -102,11 +105,14 @@ class TableLayout:
     def add_slots(self, slots: Slots) -> int:
         if slots not in self.slots:
             self.slots.append(slots)
-        return self.slots.index(slots)
+        number = self.slots.index(slots)
+        self.touched |= {f"s{number}.{column}" for column in ("order", "tie", *range(len(slots.columns)))}
+        return number
 
     def add_bag(self, bag: Bag) -> int:
         if bag not in self.bags:
             self.bags.append(bag)
+        self.touched.add(f"b{self.bags.index(bag)}")
         return self.bags.index(bag)
 
     def empty(self, rows: int) -> Blocks:
@@ -142,14 +148,18 @@ class TableLayout:
         return ";".join(parts)
 
 
+def moment_rows(blocks: Blocks, moment: Moment) -> tuple[Array, Array]:
+    """The counts and sums that a moment's rows stand on, each float64 of shape (rows,)."""
+    count = blocks["fsum"][:, moment.count]
+    if not moment.halves:
+        return count, blocks["fsum"][:, moment.sum]
+    high = np.ldexp(blocks["isum"][:, moment.sum].astype(np.float64), LOW)
+    return count, high + blocks["isum"][:, moment.sum + 1]
+
+
 def means(blocks: Blocks, moment: Moment) -> tuple[Array, Array]:
     """The counts and means that a moment's rows stand on, each float64 of shape (rows,)."""
-    count = blocks["isum"][:, moment.count].astype(np.float64)
-    if moment.halves:
-        total = np.ldexp(blocks["isum"][:, moment.sum].astype(np.float64), LOW)
-        total = total + blocks["isum"][:, moment.sum + 1]
-    else:
-        total = blocks["fsum"][:, moment.sum]
+    count, total = moment_rows(blocks, moment)
     return count, np.divide(total, count, out=np.zeros_like(count), where=count > 0)
 
 

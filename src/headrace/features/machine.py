@@ -58,6 +58,7 @@ class Prepared:
     changes: list[tuple[TileTable, Change]] = field(default_factory=list)
     refused: list[Refused] = field(default_factory=list)
     newest: int | None = None
+    size: int = 0  # slots in use with it
 
 
 class ViewMachine:
@@ -71,14 +72,19 @@ class ViewMachine:
         self.view = view
         self.newest = newest
         self.index = KeyIndex(view.keys)
+        self._computed = pl.DataFrame(schema=view.schema).select(**view.inputs).schema
         self.tables = [TileTable(layout) for layout in view.tables]
         self._empty = read_gathered(view, [gather(table.segments, np.array([-1])) for table in self.tables], 0)[0]
         self._swept = 0
+        self._size = 0  # slots from here on are in no table yet
         self._sorted = any(layout.slots for layout in view.tables)
         for table, layout in zip(self.tables, view.tables, strict=True):
             part = (snapshot or {}).get(view.part(layout))
             if part is not None and part.height:
                 self._restore(table, part)
+        for table in self.tables:
+            table.segments.grow(self.index.size)
+        self._size = self.index.size
 
     # -- batches ---------------------------------------------------------------------------------------------------
 
@@ -100,23 +106,28 @@ class ViewMachine:
         at, now = inputs[AT].to_numpy(), batch.now[used]
         if self._late(prepared, at, now, used, batch.slack):
             inputs, at, now = self._without_late(inputs, at, now, batch.slack)
-        if self._sorted and len(at) and (at[1:] < at[:-1]).any():
+        if inputs.height == 0:
+            return prepared
+        # Only now: a key all of whose events are too late must not take a slot that nothing would free.
+        inputs = inputs.drop(self.view.keys).with_columns(pl.Series(SLOT, self.index.assign(inputs)))
+        prepared.size = self.index.size
+        if self._sorted and (at[1:] < at[:-1]).any():
             order = np.argsort(at, kind="stable")
             inputs, at, now = inputs[order], at[order], now[order]
-        if inputs.height:
-            for table in self.tables:
-                prepared.changes.append((table, self._change(table, inputs, at, now, batch.slack)))
+        for table in self.tables:
+            prepared.changes.append((table, self._change(table, inputs, at, now, batch.slack)))
         return prepared
 
     def commit(self, prepared: Prepared) -> None:
         """Makes a prepared batch visible, in a time that grows only with the rows changed."""
         for table, change in prepared.changes:
             table.commit(change)
+        self._size = max(self._size, prepared.size)
         if prepared.newest is not None:
             self.newest = prepared.newest if self.newest is None else max(self.newest, prepared.newest)
 
     def _inputs(self, batch: Batch, prepared: Prepared) -> tuple[pl.DataFrame, Array]:
-        """Slot, event time, arrival number and the user's expressions, of the rows that can be used."""
+        """Keys, event time, arrival number and the user's expressions, of the rows that can be used."""
         frame, used = batch.frame, np.arange(batch.frame.height)
         nameless = frame.select(pl.any_horizontal(pl.col(list(self.view.keys)).is_null())).to_series()
         if nameless.any():
@@ -130,19 +141,22 @@ class ViewMachine:
         if failed:
             keep = np.setdiff1d(np.arange(len(used)), [row for row, _ in failed])
             frame, used = frame[keep], used[keep]
-        at = frame[self.view.time].to_physical()
-        columns = {AT: at, SEQ: pl.Series(batch.first + used), SLOT: pl.Series(self.index.assign(frame))}
-        return computed.with_columns(**columns) if computed.width else pl.DataFrame(columns), used
+        keys = frame.select(self.view.keys)
+        times = {AT: frame[self.view.time].to_physical(), SEQ: pl.Series(batch.first + used)}
+        return pl.concat([keys.with_columns(**times), computed], how="horizontal"), used
 
     def _evaluate(self, frame: pl.DataFrame, first: int = 0) -> tuple[pl.DataFrame, list[tuple[int, str]]]:
         """The user's expressions on every row. Where they fail, halving finds the rows on which they do."""
+        if frame.height == 0:
+            return pl.DataFrame(schema=self._computed), []
         try:
             return frame.select(**self.view.inputs), []
         except Exception as error:  # noqa: BLE001 - whatever a user's function raises makes its row a dead letter
             if frame.height == 1:
                 text = str(error).splitlines()[0] if str(error) else ""
-                empty = frame.clear().select(**self.view.inputs)
-                return empty, [(first, f"{self.view.name}: {type(error).__name__}: {text}")]
+                return pl.DataFrame(schema=self._computed), [
+                    (first, f"{self.view.name}: {type(error).__name__}: {text}")
+                ]
         half = frame.height // 2
         left, failed = self._evaluate(frame[:half], first)
         right, more = self._evaluate(frame[half:], first + half)
@@ -223,13 +237,14 @@ class ViewMachine:
         """One key's features at `now`, by default the newest event time; a key never seen reads as empty."""
         slot = self.index.slot_of.get(key, -1)
         now = self.newest if now is None else now
-        if slot < 0 or now is None:
+        if not 0 <= slot < self._size or now is None:
             return Values(self._empty.features, None, now)
         return read_one(self.view, [table.segments for table in self.tables], slot, now)
 
     def gather(self, keys: Sequence[Any], now: int | None) -> tuple[list[Gathered], int | None]:
         """A copy of the rows of several keys, for `finish`."""
         slots = np.array([self.index.slot_of.get(key, -1) for key in keys], np.int64)
+        slots[slots >= self._size] = -1
         return [gather(table.segments, slots) for table in self.tables], self.newest if now is None else now
 
     def finish(self, gathered: tuple[list[Gathered], int | None]) -> list[Values]:

@@ -13,13 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from headrace.features.aggregates import Merged
-from headrace.features.bags import Arena, Pool, ragged
+from headrace.features.bags import Arena, ragged
 from headrace.features.layout import NO_INT, REDUCED, Array, Blocks
+from headrace.features.merged import Columns, Merged
 from headrace.features.table import Segments
 from headrace.features.view import View, Window
 
 _MERGE = {name: merge for name, (_, merge, _) in REDUCED.items()}
+_REDUCE = {name: merge.reduce for name, merge in _MERGE.items()}
+_NONE: list[Any] = []
+_EMPTY = np.empty((0, 0))
 # Up to this many tiles a list and bisect beat an array and searchsorted.
 _SHORT = 128
 
@@ -41,12 +44,15 @@ def read_one(view: View, tables: Sequence[Segments], slot: int, now: int) -> Val
         off, length = seg.off.item(slot), seg.length.item(slot)
         tiles = seg.tile[off : off + length]
         listed = tiles.tolist() if length <= _SHORT else None
-        for position, window in enumerate(view.windows[number]):
+        nothing = view.nothing[number]
+        first = True
+        for window in view.windows[number]:
             low, high = _range(window, tiles, listed, length, now)
-            merged = _merge(view, number, seg, off + low, off + high)
+            merged = _merge(window, nothing, seg, off + low, off + high)
             for place, finish in window.finish:
                 values[place] = finish(merged)
-            if position == 0:
+            if first:
+                first = False
                 newest = max(newest, merged.imax[view.newest[number]])
     return Values([output(values) for output in view.outputs], None if newest == NO_INT else newest, now)
 
@@ -63,29 +69,22 @@ def _range(window: Window, tiles: Array, listed: list[int] | None, length: int, 
     return low, max(low, high)
 
 
-def _merge(view: View, number: int, seg: Segments, low: int, high: int) -> Merged:
+def _merge(window: Window, nothing: dict[str, list[Any]], seg: Segments, low: int, high: int) -> Merged:
     """The merged partials of the rows from `low` to `high`."""
-    rows = {name: block[low:high] for name, block in seg.blocks.items()}
+    blocks = seg.blocks
     if high == low:
-        reduced = view.nothing[number]
+        reduced = nothing
     elif high - low == 1:
-        reduced = {name: rows[name][0].tolist() for name in view.reduced[number]}
+        reduced = {name: blocks[name][low].tolist() for name in window.reduced}
     else:
-        reduced = {name: _MERGE[name].reduce(rows[name], axis=0).tolist() for name in view.reduced[number]}
+        reduced = {name: _REDUCE[name](blocks[name][low:high]).tolist() for name in window.reduced}
+    rows = {name: blocks[name][low:high] for name in window.rowwise}
     return _merged(reduced, rows, seg.arenas)
 
 
 def _merged(reduced: dict[str, list[Any]], rows: Blocks, arenas: list[Arena]) -> Merged:
-    def bag(number: int, block: Array) -> list[tuple[Array, Array, bool, Pool]]:
-        arena = arenas[number]
-        return [
-            (arena.values[off : off + n], arena.counts[off : off + n], rough > 0, arena.pool)
-            for off, n, rough in block.tolist()
-            if n
-        ]
-
     get = reduced.get
-    return Merged(get("isum") or [], get("fsum") or [], get("imax") or [], get("fmax") or [], rows, bag)
+    return Merged(get("isum", _NONE), get("fsum", _NONE), get("imax", _NONE), get("fmax", _NONE), rows, arenas)
 
 
 @dataclass
@@ -109,46 +108,62 @@ def gather(seg: Segments, slots: Array) -> Gathered:
 
 def read_gathered(view: View, tables: Sequence[Gathered], now: int) -> list[Values]:
     """The features of several keys at `now`, in their order: `read_one` for many, reduced together."""
-    keys = len(tables[0].count)
-    values: list[list[Any]] = [[None] * view.leaves for _ in range(keys)]
-    newest = [NO_INT] * keys
+    values: list[list[Any]] = [[] for _ in range(view.leaves)]
+    newest = np.full(len(tables[0].count), NO_INT)
     for number, table in enumerate(tables):
         for position, window in enumerate(view.windows[number]):
-            for key, merged in enumerate(_merge_many(view, number, table, window, now)):
-                for place, finish in window.finish:
-                    values[key][place] = finish(merged)
-                if position == 0:
-                    newest[key] = max(newest[key], merged.imax[view.newest[number]])
+            columns, count = _merge_many(view.nothing[number], table, window, now)
+            one_by_one = _split(columns, count, table.arenas) if any(m is None for _, _, m in window.many) else []
+            for place, finish, many in window.many:
+                values[place] = [finish(merged) for merged in one_by_one] if many is None else many(columns)
+            if position == 0:
+                newest = np.maximum(newest, columns.imax[view.newest[number]])
+    seen = newest.tolist()
     return [
-        Values([output(row) for output in view.outputs], None if seen == NO_INT else seen, now)
-        for row, seen in zip(values, newest, strict=True)
+        Values([output(row) for output in view.outputs], None if seen[key] == NO_INT else seen[key], now)
+        for key, row in enumerate(zip(*values, strict=True))
     ]
 
 
-def _merge_many(view: View, number: int, table: Gathered, window: Window, now: int) -> list[Merged]:
-    owner = np.repeat(np.arange(len(table.count)), table.count)
-    blocks = table.blocks
+def _merge_many(nothing: dict[str, list[Any]], table: Gathered, window: Window, now: int) -> tuple[Columns, Array]:
+    """The merged partials of all keys, and how many tiles of each are in the window."""
+    keys = len(table.count)
+    owner = np.repeat(np.arange(keys), table.count)
+    blocks = {name: table.blocks[name] for name in {*window.reduced, *window.rowwise}}
     if window.over is not None:
         inside = (table.tile > now - window.over) & (table.tile <= now)
         if not inside.all():
             owner = owner[inside]
             blocks = {name: block[inside] for name, block in blocks.items()}
-    count = np.bincount(owner, minlength=len(table.count))
-    ends = np.cumsum(count).tolist()
+    count = np.bincount(owner, minlength=keys)
     held = np.flatnonzero(count)
     starts = (np.cumsum(count) - count)[held]
-    reduced = {
-        name: _MERGE[name].reduceat(blocks[name], starts, axis=0).tolist() if len(held) else []
-        for name in view.reduced[number]
-    }
-    results = []
-    rank = 0
-    for end, size in zip(ends, count.tolist(), strict=True):
-        rows = {name: block[end - size : end] for name, block in blocks.items()} if view.rowwise[number] else {}
-        if size:
-            one = {name: lists[rank] for name, lists in reduced.items()}
-            rank += 1
-        else:
-            one = view.nothing[number]
-        results.append(_merged(one, rows, table.arenas))
-    return results
+    reduced: dict[str, Array] = {}
+    for name in window.reduced:
+        reduced[name] = np.repeat(np.array(nothing[name], blocks[name].dtype)[:, None], keys, axis=1)
+        if len(held):
+            reduced[name][:, held] = _MERGE[name].reduceat(blocks[name], starts, axis=0).T
+    get = reduced.get
+    return Columns(
+        get("isum", _EMPTY), get("fsum", _EMPTY), get("imax", _EMPTY), get("fmax", _EMPTY), blocks, owner
+    ), count
+
+
+def _split(columns: Columns, count: Array, arenas: list[Arena]) -> list[Merged]:
+    """The columns as one `Merged` a key, for aggregates that are finished one by one."""
+    reduced = [
+        part.T.tolist() if part.size else [_NONE] * len(count)
+        for part in (columns.isum, columns.fsum, columns.imax, columns.fmax)
+    ]
+    ends = np.cumsum(count).tolist()
+    return [
+        Merged(
+            one[0],
+            one[1],
+            one[2],
+            one[3],
+            {name: block[end - size : end] for name, block in columns.rows.items()},
+            arenas,
+        )
+        for one, end, size in zip(zip(*reduced, strict=True), ends, count.tolist(), strict=True)
+    ]

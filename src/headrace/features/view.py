@@ -6,6 +6,7 @@ types that do not suit, names that are taken. `machine.build(view, snapshot | No
 
 from __future__ import annotations
 
+import hashlib
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,11 +17,13 @@ import polars as pl
 
 from headrace.errors import ConfigError, InputError, SchemaError, nearest
 from headrace.features import aggregates
-from headrace.features.aggregates import Built, json_schema, newest_event
+from headrace.features.aggregates import json_schema, newest_event
 from headrace.features.layout import REDUCED, TableLayout
+from headrace.features.merged import Built, Finish, FinishMany
 from headrace.features.spec import Aggregate, Derived, Feature
 
 RESERVED = ("as_of", "age", "token", "now", "view", "to_dict")
+_PLAIN: dict[Any, type] = {pl.String(): str, pl.Int64(): int}
 _KEY_TYPES = (pl.String, pl.Boolean, pl.Date, pl.Datetime)
 
 
@@ -33,6 +36,7 @@ class _Inputs:
         self.exprs: dict[str, pl.Expr] = {}
         self._names: dict[tuple[str, str, str], str] = {}
         self._empty = pl.DataFrame(schema=dict(columns))
+        self._sample = _sample(columns)
 
     def dtype(self, expr: pl.Expr, what: str) -> pl.DataType:
         roots = expr.meta.root_names()
@@ -42,14 +46,29 @@ class _Inputs:
                     f"{what}: expected a column of the stream, found {root!r}; {nearest(root, self.columns)}"
                 )
         try:
-            return self._empty.select(expr.alias("x")).schema["x"]
+            found = self._empty.select(expr.alias("x"))
         except pl.exceptions.PolarsError as error:
             raise SchemaError(f"{what}: the expression {expr} does not fit the stream's columns: {error}") from None
+        if found.height or not self._alone(expr):
+            raise SchemaError(
+                f"{what}: expected an expression with a value for each event, from that event alone, found {expr}; "
+                "an aggregate, or one that looks at other rows, would depend on how the input is cut into batches"
+            )
+        return found.schema["x"]
+
+    def _alone(self, expr: pl.Expr) -> bool:
+        """Whether the values of a few sample rows are the same when each row is computed by itself."""
+        try:
+            together = self._sample.select(expr.alias("x"))
+            singly = pl.concat([self._sample[row : row + 1].select(expr.alias("x")) for row in range(3)])
+        except Exception:  # noqa: BLE001 - it may fail on values that were made up; events will tell
+            return True
+        return together.equals(singly)
 
     def value(self, expr: pl.Expr, where: pl.Expr | None, dtype: pl.DataType | None) -> str:
         """A column's name; where `where` does not hold, and where a computed number is not finite, it is null."""
         found = self.dtype(expr, self.view)
-        key = (str(expr), str(where), str(dtype))
+        key = (_identity(expr), "" if where is None else _identity(where), str(dtype))
         if key not in self._names:
             value = expr
             if found.is_float() and not expr.meta.is_column():
@@ -57,12 +76,13 @@ class _Inputs:
             if dtype is not None and dtype != found:
                 value = value.cast(dtype)
             if where is not None:
-                value = pl.when(pl.col(self.mask(where))).then(value)
+                self.mask(where)
+                value = pl.when(where).then(value)
             self._add(key, value)
         return self._names[key]
 
     def mask(self, where: pl.Expr) -> str:
-        key = ("", str(where), "")
+        key = ("", _identity(where), "")
         if key not in self._names:
             if self.dtype(where, self.view) != pl.Boolean:
                 raise SchemaError(
@@ -83,7 +103,10 @@ class Window:
     """The aggregates of one table that look equally far back: their place among the view's, and how they finish."""
 
     over: int | None
-    finish: tuple[tuple[int, aggregates.Finish], ...]
+    finish: tuple[tuple[int, Finish], ...]
+    many: tuple[tuple[int, Finish, FinishMany | None], ...]
+    reduced: tuple[str, ...]  # the blocks that merge by a NumPy reduction
+    rowwise: tuple[str, ...]  # the blocks whose rows themselves are needed
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,9 +135,8 @@ class View:
     leaves: int  # how many aggregates there are, those inside arithmetic too
     outputs: tuple[Callable[[Sequence[Any]], Any], ...]  # each feature from the values of the aggregates
     types: dict[str, pl.DataType]
-    reduced: tuple[tuple[str, ...], ...]  # of each table, the blocks that merge by a NumPy reduction …
-    nothing: tuple[dict[str, list[Any]], ...]  # … and what they hold without events
-    rowwise: tuple[bool, ...]  # of each table, whether some aggregate needs the tiles themselves
+    nothing: tuple[dict[str, list[Any]], ...]  # of each table, what reduced blocks hold without events
+    plain_key: type | None  # the type of keys that need no conversion
 
     @classmethod
     def declare(
@@ -157,7 +179,6 @@ class View:
         }
         outputs = tuple(_output(f"{name}.{label}", f, places, built) for label, f in features.items())
         windows = tuple(_windows(every, [a for _, a in leaves], built) for every in tables)
-        reduced = tuple(tuple(block for block in REDUCED if table.columns[block]) for table in tables.values())
         return cls(
             name=name,
             doc=doc,
@@ -173,12 +194,11 @@ class View:
             leaves=len(leaves),
             outputs=outputs,
             types=types,
-            reduced=reduced,
             nothing=tuple(
-                {block: [REDUCED[block][2]] * len(table.columns[block]) for block in blocks}
-                for table, blocks in zip(tables.values(), reduced, strict=True)
+                {block: [REDUCED[block][2]] * len(table.columns[block]) for block in REDUCED}
+                for table in tables.values()
             ),
-            rowwise=tuple(bool(t.moments or t.slots or t.bags) for t in tables.values()),
+            plain_key=_PLAIN.get(schema[keys[0]]) if len(keys) == 1 else None,
         )
 
     @property
@@ -250,8 +270,31 @@ class View:
     def fingerprint(self) -> str:
         """Text that changes when what is stored of the view can no longer be continued."""
         columns = {key: str(self.schema[key]) for key in self.keys}
-        exprs = [f"{name}={expr}" for name, expr in self.inputs.items()]
+        exprs = [f"{name}={_identity(expr).split('#')[0]}" for name, expr in self.inputs.items()]
         return repr([self.stream, columns, self.time, exprs, [table.fingerprint() for table in self.tables]])
+
+
+def _identity(expr: pl.Expr) -> str:
+    """Text that tells expressions apart. How they print does not: `round(1)` and `round(2)` print alike.
+
+    A Python function cannot be told from another by its content; within a process it is told by being the same object.
+    """
+    try:
+        return hashlib.blake2b(expr.meta.serialize(), digest_size=16).hexdigest()
+    except pl.exceptions.ComputeError:
+        return f"{expr}#{id(expr)}"
+
+
+def _sample(columns: Mapping[str, pl.DataType]) -> pl.DataFrame:
+    """Three rows to try expressions on: two are equal, one differs in every column that can be made up simply."""
+    numbers = pl.DataFrame({"x": [1, 0, 1]})
+    made = {}
+    for name, dtype in columns.items():
+        simple = dtype.is_numeric() or dtype.is_temporal() or dtype == pl.Boolean
+        text = pl.col("x").cast(pl.String)
+        column = pl.col("x").cast(dtype) if simple else text if dtype == pl.String else pl.lit(None, dtype)
+        made[name] = column.alias(name)
+    return numbers.select(**made)
 
 
 def _keep(chosen: list[Aggregate]) -> int | None:
@@ -293,17 +336,29 @@ def _leaves(features: Mapping[str, Feature], schema: Mapping[str, pl.DataType]) 
 
 def _windows(every: int, leaves: list[Aggregate], built: list[Built]) -> tuple[Window, ...]:
     overs = {aggregate.over for aggregate in leaves if aggregate.every == every}
-    return tuple(
-        Window(
-            over,
-            tuple(
-                (place, built[place].finish)
-                for place, aggregate in enumerate(leaves)
-                if aggregate.every == every and aggregate.over == over
-            ),
+    ordered = sorted(overs, key=lambda span: -(span or 0))
+    windows = []
+    for over in ordered:
+        chosen = [
+            (place, built[place])
+            for place, aggregate in enumerate(leaves)
+            if aggregate.every == every and aggregate.over == over
+        ]
+        # The longest window also tells the newest event.
+        blocks = set().union(*(one.blocks for _, one in chosen)) | ({"imax"} if over == ordered[0] else set())
+        rowwise = blocks - set(REDUCED)
+        if "m2" in rowwise:
+            rowwise |= blocks & {"isum", "fsum"}
+        windows.append(
+            Window(
+                over,
+                tuple((place, one.finish) for place, one in chosen),
+                tuple((place, one.finish, one.many) for place, one in chosen),
+                tuple(block for block in REDUCED if block in blocks),
+                tuple(sorted(rowwise)),
+            )
         )
-        for over in sorted(overs, key=lambda span: -(span or 0))
-    )
+    return tuple(windows)
 
 
 def _output(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import polars as pl
 
@@ -17,6 +18,7 @@ from headrace.formats.pieces import LEAF, MAX_ROW_BYTES, Records, decode_records
 from headrace.formats.verdicts import RefusedError, Row, judge_python, settle
 from headrace.schema import Decoded, Schema
 
+_INTEGER = re.compile(r"-?[0-9]{1,18}", re.ASCII)
 _CELL = re.compile(r'(?:"((?:[^"]|"")*)"|([^",]*))(,|$)')
 
 
@@ -117,7 +119,17 @@ def _inner_commas(text: bytes, frame: pl.DataFrame) -> int:
     return int(frame.select(pl.sum_horizontal(pl.all().str.count_matches(",", literal=True).sum())).item() or 0)
 
 
-def by_cell(schema: Schema, row: dict[str, object]) -> dict[str, object]:
-    """A table's row for Pydantic: a null is left out where the field does not take None."""
-    nullable = {field.key for field in schema.fields if field.nullable}
-    return {key: cell for key, cell in row.items() if cell is not None or key in nullable}
+def by_cell(schema: Schema, row: dict[str, Any]) -> dict[str, Any]:
+    """A table's row for Pydantic: a null is left out where the field does not take None.
+
+    Text of an integer is read as one where the field names the integers it takes: Pydantic would match the text.
+    """
+    cells = {}
+    for field in schema.fields:
+        cell = row.get(field.key)
+        if cell is None and not (field.nullable and field.key in row):
+            continue
+        if field.kind == "int" and isinstance(cell, str) and _INTEGER.fullmatch(cell):
+            cell = int(cell)
+        cells[field.key] = cell
+    return cells

@@ -82,6 +82,6 @@ def _wire(field: Field, samples: list[Any]) -> pl.DataType:
         # Seconds and milliseconds fit a float exactly to the year 9999; microseconds do so only to 2255.
         whole = all(isinstance(sample, int | None) for sample in samples)
         return pl.Int64() if field.time.unit == "us" and whole else pl.Float64()
-    if isinstance(first, str):
+    if isinstance(first, str) and not any(name == "is_in" for name, _ in field.checks):
         return pl.String()
     return _WIRE.get(field.kind, pl.String())

@@ -86,7 +86,7 @@ def decode_records(
         whole = columnar(records)
         if whole is not None:
             return whole
-    search = _Search(schema, columnar, leaf)
+    search = _Search(schema, columnar, max(1, leaf))
     start = 0
     starts, ends = records.spans
     for place in np.flatnonzero(ends - starts > max_row_bytes).tolist():
@@ -151,9 +151,10 @@ def record_spans(text: bytes, quoted: bool) -> tuple[Positions, Positions]:
     if quoted and b'"' in text:
         ends = _outside_quotes(data, ends)
     starts = np.append(0, ends[:-1] + 1)
-    filled = ends > starts
-    for place in np.flatnonzero(filled & np.isin(data[np.minimum(starts, len(data) - 1)], _BLANKS)).tolist():
-        filled[place] = bool(text[starts[place] : ends[place]].strip(b"\r" if quoted else b" \t\r\n"))
+    starts, ends = starts[ends > starts], ends[ends > starts]
+    filled = np.ones(len(starts), dtype=bool)
+    for place in np.flatnonzero(np.isin(data[starts], _BLANKS)).tolist():
+        filled[place] = bool(text[starts[place] : ends[place]].strip(b"\r" if quoted else b" \t\r"))
     return starts[filled], ends[filled]
 
 

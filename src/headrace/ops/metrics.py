@@ -30,7 +30,6 @@ BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.1, 0.5, 
 _OPENMETRICS = "application/openmetrics-text"
 
 
-
 class HttpTally:
     """Requests by route and status, and how long they took."""
 
@@ -99,7 +98,9 @@ class StatsCollector(Collector):
             "tiles": "Live rows of a key and a tile.",
             "bytes": "Bytes of the view's state in memory.",
         }.items():
-            yield _gauge(f"headrace_view_{name}", help_, "view", {view: getattr(one, name) for view, one in views.items()})
+            yield _gauge(
+                f"headrace_view_{name}", help_, "view", {view: getattr(one, name) for view, one in views.items()}
+            )
 
     def _engine(self) -> Iterator[Metric]:
         stats = self._stats
@@ -109,7 +110,9 @@ class StatsCollector(Collector):
         yield CounterMetricFamily("headrace_cycles", "Batches of the engine made visible.", value=stats.cycles)
         yield _gauge("headrace_dead_letters", "Dead letters kept.", "stream", stats.dead_letters)
         yield CounterMetricFamily(
-            "headrace_dead_letters_dropped", "Dead letters let go of for want of room.", value=stats.dead_letters_dropped
+            "headrace_dead_letters_dropped",
+            "Dead letters let go of for want of room.",
+            value=stats.dead_letters_dropped,
         )
         yield CounterMetricFamily("headrace_checkpoints", "Checkpoints written.", value=stats.checkpoints)
         yield CounterMetricFamily("headrace_checkpoint_rows", "Rows journalled.", value=stats.checkpoint_rows)

@@ -103,9 +103,7 @@ class HttpApp:
             seen["status"] = await answer_problem(scope, send, _as_ours(error, scope))
         self._service.tally.observe(seen["route"], seen["status"], perf_counter() - started)
 
-    async def _features(
-        self, path: bytes, scope: Scope, receive: Receive, send: Send, seen: dict[str, Any]
-    ) -> None:
+    async def _features(self, path: bytes, scope: Scope, receive: Receive, send: Send, seen: dict[str, Any]) -> None:
         self._service.check_access(scope["headers"])
         name, *parts = path[len(_FEATURES) :].split(b"/")
         method = scope["method"]
@@ -126,9 +124,7 @@ class HttpApp:
         seen["status"] = 200
         await answer(send, body)
 
-    async def _read_many(
-        self, view: View, scope: Scope, receive: Receive, send: Send, seen: dict[str, Any]
-    ) -> None:
+    async def _read_many(self, view: View, scope: Scope, receive: Receive, send: Send, seen: dict[str, Any]) -> None:
         async with self._service.bodies.read(scope["headers"], receive, MAX_KEYS_BODY) as body:
             asked = self._asked(body)
         options = ReadOptions(msgspec.structs.asdict(asked))

@@ -117,7 +117,7 @@ class Live:
             StaleError: What was waited for did not come in time.
         """
         target = self.app.view_of(view)
-        wanted = target.key(key)
+        wanted = key if type(key) is target.plain_key else target.key(key)
         if after is not None:
             self._wait(after, timeout)
         moment = self._moment(target, now)
@@ -170,7 +170,8 @@ class Live:
         target = self.app.view_of(view)
         if isinstance(keys, str | bytes | Mapping):
             raise InputError(f"{target.name}: expected several keys, found {keys!r}; put it into a list")
-        wanted = [target.key(key) for key in keys]
+        plain = target.plain_key
+        wanted = [key if type(key) is plain else target.key(key) for key in keys]
         if len(wanted) > MOST_KEYS:
             raise TooLargeError(f"expected at most {MOST_KEYS} keys a call, found {len(wanted)}; ask in parts")
         if after is not None:

@@ -179,7 +179,9 @@ def _fixed_paths() -> Json:
                 "Wait until all input that is there now has been processed",
                 "",
                 _any_object(),
-                body=_json_body(_shape(timeout={"type": ["number", "string"], "default": DEFAULT_WAIT}), required=False),
+                body=_json_body(
+                    _shape(timeout={"type": ["number", "string"], "default": DEFAULT_WAIT}), required=False
+                ),
             )
         },
         letters: {"get": _list_letters()},
@@ -227,7 +229,9 @@ def _list_letters() -> Json:
 def _shared_schemas() -> Json:
     text, number = {"type": "string"}, {"type": "integer"}
     return {
-        "pushed": _shape(accepted=number, rejected=number, errors=_list_of(_shape(row=number, reason=text)), token=text),
+        "pushed": _shape(
+            accepted=number, rejected=number, errors=_list_of(_shape(row=number, reason=text)), token=text
+        ),
         "dead_letter": _shape(
             id=number, stream=text, source=text, reason=text, at={"type": "string", "format": "date-time"}, size=number
         ),

@@ -61,7 +61,9 @@ def from_query(query: bytes, known: tuple[str, ...] = READ_OPTIONS) -> dict[str,
     try:
         pairs = parse_qsl(query.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=32)
     except ValueError as error:
-        raise InputError(f"expected a query string of percent-encoded UTF-8, found one that is not ({error})") from error
+        raise InputError(
+            f"expected a query string of percent-encoded UTF-8, found one that is not ({error})"
+        ) from error
     values: dict[str, str] = {}
     for name, value in pairs:
         if name not in known:

@@ -15,7 +15,10 @@ from importlib.resources import files
 
 from starlette.responses import Response
 
-_INLINE = {"script-src": re.compile(r"<script>(.*?)</script>", re.S), "style-src": re.compile(r"<style>(.*?)</style>", re.S)}
+_INLINE = {
+    "script-src": re.compile(r"<script>(.*?)</script>", re.S),
+    "style-src": re.compile(r"<style>(.*?)</style>", re.S),
+}
 
 
 def html(name: str) -> Response:
@@ -34,9 +37,7 @@ def html(name: str) -> Response:
 @cache
 def _page(name: str) -> tuple[str, str]:
     text = (files("headrace.serving") / "page" / name).read_text(encoding="utf-8")
-    allowed = [
-        f"{directive} {' '.join(map(_hash, pattern.findall(text)))}" for directive, pattern in _INLINE.items()
-    ]
+    allowed = [f"{directive} {' '.join(map(_hash, pattern.findall(text)))}" for directive, pattern in _INLINE.items()]
     closed = ["default-src 'none'", "base-uri 'none'", "form-action 'none'", "frame-ancestors 'none'"]
     return text, "; ".join([*closed, "connect-src 'self'", "img-src data:", *allowed])
 

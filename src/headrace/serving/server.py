@@ -173,8 +173,8 @@ def serve(
 class BackgroundServer:
     """A server on a thread of its own, for programs that have other things to do; `live` stays the caller's to close.
 
-        with BackgroundServer(live) as server:
-            httpx.get(server.url + "/healthz")
+    with BackgroundServer(live) as server:
+        httpx.get(server.url + "/healthz")
     """
 
     def __init__(
@@ -266,6 +266,7 @@ def _config(app: Any) -> uvicorn.Config:
         ws="none",
         lifespan="on",
         log_config=None,
+        log_level="warning",
         access_log=False,
         server_header=False,
         proxy_headers=False,

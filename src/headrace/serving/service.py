@@ -119,7 +119,7 @@ class Service:
         def wait() -> T:
             # Time spent in the queue is time the caller has waited.
             left = options.timeout - (time.monotonic() - started)
-            return work(*args, **options.arguments(max(left, 0.0)))
+            return work(*args, **options.arguments(round(max(left, 0.0), 3)))
 
         return await self.waits.run(wait)
 
@@ -151,4 +151,3 @@ async def answer_problem(scope: Scope, send: Send, error: Exception) -> int:
     await send({"type": "http.response.start", "status": kind.status, "headers": [*headers_of(error), length]})
     await send({"type": "http.response.body", "body": body})
     return kind.status
-

@@ -24,7 +24,6 @@ from headrace.stores.frames import checksum, decode_frame, encode_frame
 
 _TRAILER = struct.Struct("<QQ8s")
 _MAGIC = b"HRCKPT\x00\x01"
-_BOUND = "__drop_before"
 
 
 @dataclass(frozen=True)
@@ -85,15 +84,13 @@ def _fold_part(history: list[Part]) -> Part:
     bounds = _later_bounds(history)
     if bounds[0] is None:
         return Part(_newest(pl.concat([part.frame for part in history]), by), by)
-    # The bound travels with the row: it must be applied to the row that wins, or an older one would come back.
+    # The tile is part of the identity, so an older row of an expired one is expired too and none comes back.
+    tile = pl.col(by[-1])
     frames = [
-        part.frame.with_columns(pl.lit(bound, pl.Int64).alias(_BOUND))
+        part.frame if bound is None else part.frame.filter(tile.is_null() | (tile.to_physical() > bound))
         for part, bound in zip(history, bounds, strict=True)
     ]
-    merged = _newest(pl.concat(frames), by)
-    tile = pl.col(by[-1])
-    kept = pl.col(_BOUND).is_null() | tile.is_null() | (tile.to_physical() > pl.col(_BOUND))
-    return Part(merged.filter(kept).drop(_BOUND), by, bounds[0])
+    return Part(_newest(pl.concat(frames), by), by, bounds[0])
 
 
 def _later_bounds(history: list[Part]) -> list[int | None]:
@@ -117,7 +114,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> int:
     """Write it as one file, whole or not at all; returns its size.
 
     Raises:
-        ConfigError: A part lacks a column that its identity or its bound needs.
+        ConfigError: A part lacks a column of its identity, or has a bound without any.
         StorageError: It could not be written.
     """
     for name, part in checkpoint.parts.items():
@@ -138,12 +135,13 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> int:
 
 def _check(name: str, part: Part) -> None:
     if part.drop_before is not None and not part.by:
-        raise ConfigError(f"part {name!r} of a checkpoint has a bound on its tiles but no columns of identity: name them")
-    needed = set(part.by)
-    missing = sorted(needed - set(part.frame.columns))
+        raise ConfigError(
+            f"expected columns of identity, the tile last, in part {name!r} of a checkpoint, found none: name them"
+        )
+    missing = sorted(set(part.by) - set(part.frame.columns))
     if missing:
         raise ConfigError(
-            f"expected the columns {', '.join(sorted(needed))} in part {name!r} of a checkpoint, "
+            f"expected the columns {', '.join(part.by)} in part {name!r} of a checkpoint, "
             f"found {', '.join(part.frame.columns)}: add {', '.join(missing)}"
         )
 

@@ -88,7 +88,9 @@ class Journal:
                 self._number = number
                 self._deltas.append(_File(number, path, size))
             if self._due():
-                self._compaction = threading.Thread(target=self._compact, name="headrace-compaction", daemon=True)
+                self._compaction = threading.Thread(
+                    target=self._compact_behind, name="headrace-compaction", daemon=True
+                )
                 self._compaction.start()
 
     def close(self) -> None:
@@ -111,28 +113,33 @@ class Journal:
         grown = sum(one.size for one in deltas) >= (base.size if base else 0)
         return grown or len(deltas) >= _MAX_DELTAS
 
-    def _compact(self) -> None:
+    def compact(self) -> None:
+        """Fold all files into one base, on the caller's thread.
+
+        Raises:
+            StorageError: The base could not be written, or a file is damaged; nothing is lost.
+        """
         with self._merging:
             base, deltas = self._files()
-            try:
-                self._replace(base, deltas)
-                self._retry_at = 0
-            except StorageError as error:
-                # Nothing is lost: the deltas stay. A full disk fails the next checkpoint as well, and that one is told.
-                self._retry_at = len(deltas) + _MIN_DELTAS
-                _LOG.error("checkpoints could not be compacted, tried again after %d more: %s", _MIN_DELTAS, error)
+            merged = _fold_files(base, deltas)
+            if merged is None or not deltas:
+                return
+            number = deltas[-1].number
+            path = self._folder / f"{number:012d}.base"
+            size = write_checkpoint(path, merged)
+            with self._lock:
+                self._base = _File(number, path, size)
+                self._deltas = [one for one in self._deltas if one.number > number]
+            _delete([base, *deltas] if base else deltas)
 
-    def _replace(self, base: _File | None, deltas: list[_File]) -> None:
-        merged = _fold_files(base, deltas)
-        if merged is None:
-            return
-        number = deltas[-1].number
-        path = self._folder / f"{number:012d}.base"
-        size = write_checkpoint(path, merged)
-        with self._lock:
-            self._base = _File(number, path, size)
-            self._deltas = [one for one in self._deltas if one.number > number]
-        _delete([base, *deltas] if base else deltas)
+    def _compact_behind(self) -> None:
+        try:
+            self.compact()
+            self._retry_at = 0
+        except StorageError as error:
+            # Nothing is lost: the deltas stay. A full disk fails the next checkpoint as well, and that one is told.
+            self._retry_at = len(self._files()[1]) + _MIN_DELTAS
+            _LOG.error("checkpoints could not be compacted, tried again after %d more: %s", _MIN_DELTAS, error)
 
 
 def _fold_files(base: _File | None, deltas: list[_File]) -> Checkpoint | None:

@@ -4,6 +4,8 @@
     app = hr.App("test", clock=clock)
     …
     clock.advance("10m")                  # every trailing window is now ten minutes further on
+
+A `now` that goes back is legal, since a machine's clock may: `set` takes any moment.
 """
 
 from __future__ import annotations

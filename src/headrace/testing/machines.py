@@ -41,6 +41,10 @@ from headrace.units import DAY, HOUR, MINUTE, SECOND
 relaxed = settings(deadline=None, suppress_health_check=list(HealthCheck))
 
 
+# A key that no event has, of any type.
+_NEVER = "\0never"
+
+
 @dataclass(frozen=True)
 class Run:
     """Events in order of arrival, when each arrived, and how they are cut.
@@ -93,7 +97,9 @@ def runs(draw: DrawFn, view: View, events: SearchStrategy[pl.DataFrame]) -> Run:
     moment = st.one_of(
         st.just(end),
         st.integers(end - slack, end + ahead),
-        st.builds(lambda n, by: max(end - slack, (end // tile + n) * tile + by), st.integers(0, 99), st.integers(-1, 1)),
+        st.builds(
+            lambda n, by: max(end - slack, (end // tile + n) * tile + by), st.integers(0, 99), st.integers(-1, 1)
+        ),
     )
     reads = draw(st.lists(moment, min_size=1, max_size=3))
     return Run(frame, tuple(now), slack, tuple(draw(strategies.cuts(frame.height))), tuple(reads))
@@ -108,7 +114,7 @@ class MachineContract:
     # Columns that may be null; key columns among them make rows that have to be refused.
     nullable: ClassVar[Sequence[str]] = ()
     # Strategies for columns whose values the suite's own do not suit.
-    given: ClassVar[Mapping[str, SearchStrategy[Any]]] = {}
+    values: ClassVar[Mapping[str, SearchStrategy[Any]]] = {}
     # Around which moment the events lie, in microseconds.
     start: ClassVar[int] = strategies.START
     # Whether answers are compared with the oracle: not where sketches are past their limit.
@@ -121,7 +127,7 @@ class MachineContract:
         spread = min(view.horizon or DAY, DAY) * 3 // 2
         at = strategies.times(self.start, spread=spread, tiles=tiles or (MINUTE,), far=2 * (view.horizon or DAY))
         return strategies.events(
-            view.schema, time=view.time, at=at, keys=self.keys, given=self.given, nullable=self.nullable
+            view.schema, time=view.time, at=at, keys=self.keys, values_of=self.values, nullable=self.nullable
         )
 
     def runs(self) -> SearchStrategy[Run]:
@@ -256,9 +262,7 @@ class MachineContract:
     def _assert_same(self, run: Run, left: ViewMachine, right: ViewMachine) -> None:
         assert left.newest == right.newest
         for now in run.reads:
-            _assert_answers(
-                self.view, run.events, now, self._answers(left, run, now), self._answers(right, run, now)
-            )
+            _assert_answers(self.view, run.events, now, self._answers(left, run, now), self._answers(right, run, now))
 
 
 def feed(machine: ViewMachine, batches: Iterator[Batch]) -> set[tuple[int, str, bool]]:
@@ -321,8 +325,8 @@ def _keys(view: View, events: pl.DataFrame) -> list[Any]:
     """Every key of the events, and one that never occurs."""
     frame = events.select(view.keys).drop_nulls().unique(maintain_order=True)
     if len(view.keys) == 1:
-        return [*frame.to_series().to_list(), object()]
-    return [*frame.rows(), tuple(object() for _ in view.keys)]
+        return [*frame.to_series().to_list(), _NEVER]
+    return [*frame.rows(), tuple(_NEVER for _ in view.keys)]
 
 
 def _named(view: View, values: Any) -> dict[str, Any]:

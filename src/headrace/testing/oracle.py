@@ -1,5 +1,9 @@
 """What a view must answer, computed the slow and simple way: from the whole log of events, by the contract's words.
 
+    from headrace.testing import oracle
+
+    assert oracle.disagreements(Spending, events, now, "u1", row.to_dict()) == []
+
 It shares no code with the engine: no tiles that are merged, no partials, no sketches. At `now`, a trailing aggregate
 covers the events in every tile that starts after `now - over` and not after `now`; a tile starts at a multiple of
 `every`. The events are taken in order of arrival, each once, and every aggregate is a few lines of Polars.
@@ -17,6 +21,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any
 
 import polars as pl
@@ -48,7 +53,7 @@ class Expected:
         return type(self.value) is type(actual) and bool(self.value == actual)
 
 
-def oracle(view: View, events: pl.DataFrame, now: int, key: Any) -> dict[str, Any]:
+def answer(view: View, events: pl.DataFrame, now: int, key: Any) -> dict[str, Any]:
     """One key's features at `now`, and `as_of`: the event time in microseconds of the newest event in them.
 
     Args:
@@ -57,20 +62,19 @@ def oracle(view: View, events: pl.DataFrame, now: int, key: Any) -> dict[str, An
         now: Microseconds since the Unix epoch.
         key: A value, or a tuple for several key columns.
     """
-    return {label: answer.value for label, answer in expected(view, events, now, key).items()}
+    return {label: each.value for label, each in expected(view, events, now, key).items()}
 
 
-def oracle_many(view: View, events: pl.DataFrame, now: int, keys: Sequence[Any]) -> list[dict[str, Any]]:
-    """As `oracle`, for several keys in their order."""
-    return [oracle(view, events, now, key) for key in keys]
+def answers(view: View, events: pl.DataFrame, now: int, keys: Sequence[Any]) -> list[dict[str, Any]]:
+    """As `answer`, for several keys in their order."""
+    return [answer(view, events, now, key) for key in keys]
 
 
 def expected(view: View, events: pl.DataFrame, now: int, key: Any) -> dict[str, Expected]:
-    """As `oracle`, with the scale of each value."""
+    """As `answer`, with the scale of each value."""
     mine = _of_key(view, events, key)
-    answers = {label: _feature(feature, mine, now) for label, feature in view.features.items()}
-    answers["as_of"] = Expected(_as_of(view, mine, now))
-    return answers
+    found = {label: _feature(feature, mine, now) for label, feature in view.features.items()}
+    return {**found, "as_of": Expected(_as_of(view, mine, now))}
 
 
 def disagreements(
@@ -82,14 +86,14 @@ def disagreements(
         actual: Features by name, and `as_of` as microseconds or a datetime. What is not in it is not compared.
     """
     wrong = []
-    for label, answer in expected(view, events, now, key).items():
+    for label, wanted in expected(view, events, now, key).items():
         if label not in actual:
             continue
         found = actual[label]
         if label == "as_of" and isinstance(found, datetime):
             found = (found - datetime(1970, 1, 1, tzinfo=UTC)) // _MICROSECOND
-        if not answer.agrees(found, tolerance):
-            wrong.append(f"{label} of {key!r} at {now}: expected {answer.value!r}, found {found!r}")
+        if not wanted.agrees(found, tolerance):
+            wrong.append(f"{label} of {key!r} at {now}: expected {wanted.value!r}, found {found!r}")
     return wrong
 
 
@@ -106,7 +110,9 @@ def _of_key(view: View, events: pl.DataFrame, key: Any) -> pl.DataFrame:
     if len(parts) != len(view.keys):
         raise InputError(f"{view.name}: expected {len(view.keys)} key parts {view.keys}, found {key!r}")
     for column, part in zip(view.keys, parts, strict=True):
-        events = events.filter(events[column].is_not_null() & (events[column] == part))
+        events = events.filter(
+            pl.Series([found is not None and found == part for found in events[column].to_list()], dtype=pl.Boolean)
+        )
     return events.with_columns(event_times(events, view.time).alias(_AT))
 
 
@@ -120,8 +126,8 @@ def _window(mine: pl.DataFrame, over: int | None, every: int, now: int) -> pl.Da
 def _as_of(view: View, mine: pl.DataFrame, now: int) -> int | None:
     """The newest event that any aggregate's window holds, whether or not its `where` counts it."""
     spans = {(leaf.over, leaf.every) for feature in view.features.values() for leaf in _leaves(feature)}
-    newest = [_window(mine, over, every, now)[_AT].max() for over, every in spans]
-    return max((int(at) for at in newest if at is not None), default=None)  # type: ignore[call-overload]
+    times: list[int] = [at for over, every in spans for at in _window(mine, over, every, now)[_AT].to_list()]
+    return max(times, default=None)
 
 
 def _leaves(feature: Feature | float) -> list[Aggregate]:
@@ -295,10 +301,7 @@ def _histogram(aggregate: Aggregate, window: pl.DataFrame) -> Expected:
     values = _numbers(aggregate, window)
     edges = [-math.inf, *aggregate.params["bins"], math.inf]
     return Expected(
-        [
-            int(((values >= low) & ((values < high) | (high == math.inf))).sum())
-            for low, high in zip(edges, edges[1:], strict=False)
-        ]
+        [int(((values >= low) & ((values < high) | (high == math.inf))).sum()) for low, high in pairwise(edges)]
     )
 
 

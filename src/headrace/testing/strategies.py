@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import date
+from itertools import pairwise
 from typing import Any
 
 import polars as pl
@@ -39,7 +40,7 @@ def values(dtype: pl.DataType) -> SearchStrategy[Any]:
     """Python values that a column of a type can hold, the extreme ones often.
 
     Raises:
-        ConfigError: No strategy for that type; give one in `values=`.
+        ConfigError: No strategy for that type; give one in `values_of=`.
     """
     if isinstance(dtype, pl.List):
         return st.lists(values(_instance(dtype.inner)), max_size=3)
@@ -90,7 +91,7 @@ def events(
     time: str | None = None,
     at: SearchStrategy[int] | None = None,
     keys: Mapping[str, Sequence[Any]] | None = None,
-    given: Mapping[str, SearchStrategy[Any]] | None = None,
+    values_of: Mapping[str, SearchStrategy[Any]] | None = None,
     nullable: Collection[str] | None = None,
     min_rows: int = 0,
     max_rows: int = 30,
@@ -102,13 +103,13 @@ def events(
         time: The event-time column; of a schema, its own.
         at: Event times in microseconds; `times()` if not given.
         keys: The values that key columns take: few, so that keys meet again.
-        given: Strategies for the values of other columns, in place of `values`.
+        values_of: Strategies for the values of other columns, in place of `values`.
         nullable: Columns that may be null; of a schema, the optional ones.
         min_rows: At least so many events.
         max_rows: At most so many, repetitions not counted.
     """
     types, time, optional = _columns(columns, time, nullable)
-    ways = {name: (given or {}).get(name) or values(dtype) for name, dtype in types.items() if name != time}
+    ways = {name: (values_of or {}).get(name) or values(dtype) for name, dtype in types.items() if name != time}
     ways |= {name: st.sampled_from(list(of_key)) for name, of_key in (keys or {}).items()}
     ways = {name: st.none() | way if name in optional else way for name, way in ways.items()}
     ways[time] = (times() if at is None else at).map(from_micros)
@@ -128,7 +129,7 @@ def cuts(rows: int, *, most: int = 6) -> SearchStrategy[list[int]]:
 def cut(frame: pl.DataFrame, places: Sequence[int]) -> list[pl.DataFrame]:
     """The batches that `cuts` makes of a frame."""
     bounds = [0, *places, frame.height]
-    return [frame[low:high] for low, high in zip(bounds, bounds[1:], strict=False)]
+    return [frame[low:high] for low, high in pairwise(bounds)]
 
 
 def crashes(steps: int, *, most: int = 3) -> SearchStrategy[frozenset[int]]:

@@ -20,9 +20,7 @@ HEAD = {
 }
 
 
-async def application(
-    scope: dict[str, Any], _receive: Callable[[], Awaitable[Any]], send: Callable[..., Any]
-) -> None:
+async def application(scope: dict[str, Any], _receive: Callable[[], Awaitable[Any]], send: Callable[..., Any]) -> None:
     """The same row for every request."""
     if scope["type"] == "http":
         await send(HEAD)

@@ -19,12 +19,7 @@ os.environ.setdefault("PATHWAY_THREADS", str(min(len(os.sched_getaffinity(0)), 8
 import pathway as pw
 
 MINUTES = timedelta(minutes=1)
-
-
-class Payment(pw.Schema):
-    user_id: str
-    amount: float
-    timestamp: int
+PAYMENT = pw.schema_from_types(user_id=str, amount=float, timestamp=int)
 
 
 def main(path: str, result: str) -> None:
@@ -35,7 +30,7 @@ def main(path: str, result: str) -> None:
         if is_addition:
             rows[row["user_id"], row["start"]] = row["total"]
 
-    events = pw.io.jsonlines.read(path, schema=Payment, mode="static")
+    events = pw.io.jsonlines.read(path, schema=PAYMENT, mode="static")
     timed = events.with_columns(at=pw.this.timestamp.dt.utc_from_timestamp(unit="ms"))
     window = pw.temporal.sliding(hop=MINUTES, duration=10 * MINUTES, origin=datetime(2025, 1, 1, tzinfo=UTC))
     sums = timed.windowby(pw.this.at, window=window, instance=pw.this.user_id).reduce(

@@ -157,7 +157,7 @@ _TIMES = [
     "12345678123456781234567812345678",
     "not a time",
 ]
-_PART = {"sku": "s", "n": 1, "note": None}
+_PART: dict[str, Any] = {"sku": "s", "n": 1, "note": None}
 _DEEP: list[Any] = [
     [],
     {},
@@ -222,6 +222,35 @@ GOOD: dict[str, st.SearchStrategy[Any]] = {
     "grid": st.none() | st.lists(st.lists(st.integers(-9, 9), max_size=2), max_size=2),
     "sizes": st.lists(st.none() | st.floats(-9, 9), max_size=3),
 }
+# Values just past what a field takes, which a column must notice.
+_NAN = float("nan")
+NEAR: dict[str, list[Any]] = {
+    "amount": [_NAN, float("inf"), "1.5", True, 10**400],
+    "_id": ["", "abcde", "😀😀😀😀😀"],
+    "n": [2**63 - 1, 2**63 - 2, -(2**63), 1 - 2**63, 2 - 2**63, 1.0, 1.5, "7", True],
+    "x": [-10, -10.0, -9.999, 1e6, 1e6 + 1e-9, 1e6 + 1, _NAN],
+    "b": [1, 0, "true", "yes", 2],
+    "code": ["A", "1", "a1b", "", "a\n"],
+    "even": [3, -1, 2.0, "4", "5"],
+    "step": [0.05, 0.30000000000000004, 1e15 + 0.05, _NAN],
+    "colour": ["green", "RED", ""],
+    "side": ["hold", "", 1],
+    "level": [0, 3, 1.0, True, "1"],
+    "price": [-1, -0.0, "-1", "1e2", "x"],
+    "uid": ["12345678-1234-5678-1234-56781234567A", "12345678123456781234567812345678"],
+    "tags": [["a"] * 4, ["1", "true"], [1], [None], "a"],
+    "at": [
+        -62135596801,
+        253402300800,
+        253402300800000,
+        253402300800 * 10**6,
+        9e15,
+        2**53 + 1,
+        _NAN,
+        "1700000000",
+        True,
+    ],
+}
 _STAMPS: dict[str, list[st.SearchStrategy[Any]]] = {
     unit: [
         st.integers(-(10**9) * scale, 10**10 * scale),
@@ -253,7 +282,10 @@ def objects(draw: st.DrawFn, model: type[Event], wrong: float = 0.15) -> list[di
             strange = not clean and draw(st.integers(0, 99)) < wrong * 100
             if strange and draw(st.booleans()):
                 continue
-            row[key] = draw(ANY if strange else stamp if key == "at" else GOOD[key])
+            if strange:
+                row[key] = draw(st.sampled_from(NEAR[key]) if key in NEAR and draw(st.booleans()) else ANY)
+            else:
+                row[key] = draw(stamp if key == "at" else GOOD[key])
         if draw(st.integers(0, 9)) == 0:
             row[draw(st.sampled_from(["zz", "amount2", "user"]))] = draw(ANY)
         rows.append(row)
