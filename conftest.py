@@ -3,7 +3,8 @@
 In one page, from top to bottom and in one folder of its own:
 
 - a `python` block is run; one that begins with `>>>` is a session whose results are compared;
-- a `python` block that begins with a comment `# name.py` is also written to that file, as a reader would;
+- a `python` block that begins with a comment `# name.py` is also written to that file, as a reader would (and
+  `# conftest.py` is only written: it is meant for a pytest of its own);
 - of a `console` block each `$ ` line (and what is indented below it) is run by the shell. It must end with status 0,
   and print what is shown, where `...` stands for anything;
 - `headrace run` in a `console` block starts a server on a free port; the port 8900 in what follows then means that one.
@@ -85,7 +86,7 @@ class Server:
 
 def environment() -> dict[str, str]:
     """The commands of this Python first, and no settings of whoever runs the tests."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("HEADRACE_")}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("HEADRACE_") and name != "CI"}
     return kept | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "120"}
 
 
@@ -140,6 +141,8 @@ class PythonBlocks:
     def _run(self, example: Example) -> None:
         if named := _FILE.match(example.parsed):
             (example.namespace["__page__"]["folder"] / named[1]).write_text(example.parsed)
+            if named[1] == "conftest.py":
+                return
         block = example.parsed
         example.parsed = Lexeme(ported(block, example.namespace), block.offset, block.line_offset)
         self._code(example)

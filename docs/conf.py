@@ -21,6 +21,9 @@ html_show_sourcelink = False
 myst_enable_extensions = ["deflist"]
 myst_heading_anchors = 3
 
+# The docstrings write code in single backticks.
+default_role = "code"
+
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True

@@ -99,7 +99,7 @@ class App:
 
         Args:
             model: The events.
-            url: A source such as "file:///var/log/payments/*.ndjson?follow=true". None: events come by push only.
+            url: A source such as ``file:///var/log/payments/*.ndjson?follow=true``. None: events come by push only.
             lateness: How long past their windows tiles are kept.
             name: In URLs; the model's name in snake_case if not given.
 

@@ -14,15 +14,20 @@ import polars as pl
 import xxhash
 
 UInt64 = npt.NDArray[np.uint64]
+# Wider than the 64 bits that are mixed, so hashed as text.
+_WIDE = (pl.Int128, pl.UInt128, pl.Decimal)
 
 
 def hash64(values: pl.Series) -> UInt64:
     """Shape (n,), uint64; equal values have equal hashes. Nulls are not expected."""
-    if values.dtype.is_numeric() or values.dtype.is_temporal() or values.dtype == pl.Boolean:
+    number = values.dtype.is_numeric() or values.dtype.is_temporal() or values.dtype == pl.Boolean
+    if number and not isinstance(values.dtype, _WIDE):
         physical = values.to_physical()
         if physical.dtype.is_float():
             # -0.0 equals 0.0 and must hash like it; adding 0.0 makes it so.
             bits = (physical.cast(pl.Float64).to_numpy() + 0.0).view(np.uint64)
+        elif physical.dtype == pl.UInt64:
+            bits = physical.to_numpy()
         else:
             bits = physical.cast(pl.Int64).to_numpy().view(np.uint64)
         return _mix(bits)

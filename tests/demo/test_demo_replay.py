@@ -51,6 +51,16 @@ def test_the_end_is_due_once() -> None:
     assert schedule([1, 2], speed=None).due(2, 0.0) == 2
 
 
+def test_the_simulated_time_goes_with_the_clock_and_not_past_the_end() -> None:
+    plan = schedule([10, 30], speed=10)
+    assert [plan.now(0, elapsed) // SECOND for elapsed in (0.0, 0.5, 2.0, 9.0)] == [0, 5, 20, 30]
+
+
+def test_at_full_speed_the_simulated_time_is_the_newest_event() -> None:
+    plan = schedule([10, 30], speed=None)
+    assert [plan.now(done, 9.0) // SECOND for done in (0, 1, 2)] == [0, 10, 30]
+
+
 @pytest.fixture(scope="module")
 def day(events: pl.DataFrame) -> pl.DataFrame:
     return between(events, START, END)

@@ -11,8 +11,8 @@ import polars as pl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
-
 from sample_models import MODELS, dumps, objects
+
 from headrace.formats import decode_frame, decode_rows
 from headrace.formats.arrays import decode_json
 from headrace.formats.csv import decode_csv
@@ -25,33 +25,12 @@ BY_ROW, BY_COLUMN = 10**6, 0
 SCHEMAS = st.sampled_from(MODELS).map(Schema.of)
 BROKEN = st.sampled_from(
     [
-        b"",
-        b"  ",
-        b"{",
-        b'{"user_id":"a"',
-        b"[]",
-        b"5",
-        b"null",
-        b"nonsense",
-        b"\xff\xfe",
-        b'{"at":NaN}',
-        b'{"n":1e999}',
-        b'"',
-    ]
-    + [
+        *(b"", b"  ", b"{", b"[]", b"5", b"null", b"nonsense", b"\xff\xfe", b'"', b"\r", b"{}", b"\x0b", b"\x0c"),
+        *(b'{"at":NaN}', b'{"n":1e999}', b'{"user_id":"a"', b'{"a":1} x'),
         b'{"user_id":"\\ud800","amount":1,"at":1}',
         b'{"amount":1,"at":5,"user_id":"a","amount":2}',
-        b"\r",
-        b"{}",
-        b'{"a":1} x',
-    ]
-    + [
         b'{"user_id" : 5, "amount" : 1, "at": 1}',
         b'{"u":{"user_id":"a"},"user_id":5,"amount":1,"at":1}',
-        b"\x0b",
-        b"\x0c",
-    ]
-    + [
         b'{"user_id":"a","amount":1,"\\u0061mount":2,"at":1}',
         b'{"user_id":"a","amount":1,"at":1,"zz":[{"amount":null}]}',
     ]

@@ -76,7 +76,7 @@ def test_a_file_is_refused(tmp_path: Path) -> None:
 
 def test_a_path_through_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match="cannot make the data directory .*Not a directory"):
+    with pytest.raises(StorageError, match=r"cannot make the data directory .*Not a directory"):
         DataDir(tmp_path / "file" / "data")
 
 

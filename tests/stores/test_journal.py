@@ -219,7 +219,7 @@ class TestFolding:
         assert journal.load() is None
 
     def test_a_missing_column_is_told(self, journal: Journal) -> None:
-        with pytest.raises(ConfigError, match="expected the columns k, tile in part 'p'.*found k, n: add tile"):
+        with pytest.raises(ConfigError, match=r"expected the columns k, tile in part 'p'.*found k, n: add tile"):
             journal.append(numbered(1, p=Part(keyed((1, 1)).frame, ("k", "tile"))))
 
     def test_a_bound_without_identity_is_told(self, journal: Journal) -> None:

@@ -64,6 +64,12 @@ class Schedule:
             newest = self.start + int(elapsed * self.speed * SECOND)
         return max(done, int(np.searchsorted(self.at, newest, side="right")))
 
+    def now(self, done: int, elapsed: float) -> int:
+        """The simulated time: that of the schedule, up to its last event, or the newest event's at full speed."""
+        if self.speed is None or done >= len(self.at):
+            return int(self.at[done - 1]) if done else self.start
+        return min(self.start + int(elapsed * self.speed * SECOND), int(self.at[-1]))
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -161,13 +167,7 @@ class Replay:
             lag = max(lag if elapsed - last < _RATE_SPAN else 0.0, elapsed - self._schedule.seconds(done))
         p50, p99 = (float(p) for p in np.percentile(waits, (50, 99))) if len(waits) else (None, None)
         rate = (done - before) / (last - then) if last > then else 0.0
-        return Progress(done, self.events.height, self._now(done, elapsed), rate, max(0.0, lag), p50, p99)
-
-    def _now(self, done: int, elapsed: float) -> int:
-        """The simulated time: that of the schedule, or of the newest event where there is none."""
-        if done >= self.events.height or self.speed is None:
-            return int(self._schedule.at[done - 1]) if done else self.start
-        return self.start + int(elapsed * self.speed * SECOND)
+        return Progress(done, self.events.height, self._schedule.now(done, elapsed), rate, max(0.0, lag), p50, p99)
 
     @property
     def took(self) -> float:

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from headrace.features.layout import Array, Bag
+from headrace.features.layout import Array, Bag, fits_int64
 from headrace.hashing import hash64
 
 LIMIT = 4096
@@ -90,12 +90,12 @@ def stored(bag: Bag, values: pl.Series) -> pl.Series:
     if bag.purpose == "quantile" or bag.dtype.is_float():
         # -0.0 equals 0.0 and must sort with it; adding 0.0 makes it so.
         return values.cast(pl.Float64) + 0.0
-    return values.cast(pl.Int64) if bag.dtype.is_integer() else values
+    return values.cast(pl.Int64) if fits_int64(bag.dtype) else values
 
 
 def encode(bag: Bag, values: pl.Series, pool: Pool) -> Array:
     """Stored values as the arena's numbers; what is not a number goes through the pool."""
-    if bag.purpose == "top" and not (bag.dtype.is_float() or bag.dtype.is_integer()):
+    if bag.purpose == "top" and not (bag.dtype.is_float() or fits_int64(bag.dtype)):
         return pool.encode(values)
     numbers: Array = values.to_numpy()
     return numbers

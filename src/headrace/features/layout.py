@@ -157,6 +157,11 @@ def moment_rows(blocks: Blocks, moment: Moment) -> tuple[Array, Array]:
     return count, high + blocks["isum"][:, moment.sum + 1]
 
 
+def fits_int64(dtype: pl.DataType) -> bool:
+    """Whether a column's values are whole numbers that an int64 array holds; the wider types are kept as objects."""
+    return dtype.is_integer() and dtype not in (pl.UInt64, pl.Int128, pl.UInt128)
+
+
 def means(blocks: Blocks, moment: Moment) -> tuple[Array, Array]:
     """The counts and means that a moment's rows stand on, each float64 of shape (rows,)."""
     count, total = moment_rows(blocks, moment)

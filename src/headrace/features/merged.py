@@ -88,7 +88,7 @@ def number_type(aggregate: Aggregate, inputs: Inputs, label: str, *, times: bool
     if dtype.is_numeric() or dtype == pl.Boolean:
         return pl.Float64() if dtype.is_float() or dtype.is_decimal() else pl.Int64()
     if times and isinstance(dtype, pl.Datetime):
-        return dtype
+        return pl.Datetime("us", "UTC")
     wanted = "a number or a time" if times else "a number"
     raise ConfigError(
         f"{label}: {aggregate.kind} needs {wanted}, found the column {next(iter(aggregate.columns))!r} of type "

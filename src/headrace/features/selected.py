@@ -9,7 +9,7 @@ import polars as pl
 
 from headrace.errors import ConfigError
 from headrace.features import bags, slots
-from headrace.features.layout import Bag, Slots, TableLayout
+from headrace.features.layout import Bag, Slots, TableLayout, fits_int64
 from headrace.features.merged import Built, Inputs, Merged, number_type, only
 from headrace.features.spec import Aggregate
 
@@ -24,7 +24,7 @@ def _picked(
         micro = isinstance(dtype, pl.Datetime)
         stored: pl.DataType = pl.Datetime("us", "UTC") if micro else dtype
         names.append(inputs.value(expr, None, stored if micro else None))
-        kinds.append("int" if dtype.is_integer() or micro else "float" if dtype.is_float() else "object")
+        kinds.append("int" if fits_int64(dtype) or micro else "float" if dtype.is_float() else "object")
         dtypes.append(stored)
     where = None if aggregate.where is None else inputs.mask(aggregate.where)
     group = Slots(
@@ -60,7 +60,7 @@ def _latest(aggregate: Aggregate, inputs: Inputs, table: TableLayout, label: str
 
 
 def _bag(aggregate: Aggregate, inputs: Inputs, table: TableLayout, dtype: pl.DataType) -> int:
-    numeric = dtype.is_float() or dtype.is_integer()
+    numeric = dtype.is_float() or fits_int64(dtype)
     name = inputs.value(only(aggregate), aggregate.where, dtype if numeric else None)
     return table.add_bag(Bag(name, aggregate.kind, dtype))  # type: ignore[arg-type]  # kinds are purposes
 
@@ -95,7 +95,7 @@ def _top(aggregate: Aggregate, inputs: Inputs, table: TableLayout, label: str) -
     if dtype.is_nested():
         raise ConfigError(f"{label}: top needs a column of single values, found {dtype}")
     number, n = _bag(aggregate, inputs, table, dtype), aggregate.params["n"]
-    coded = not (dtype.is_float() or dtype.is_integer())
+    coded = not (dtype.is_float() or fits_int64(dtype))
 
     def finish(merged: Merged) -> list[dict[str, Any]] | None:
         totals: dict[Any, int] = {}

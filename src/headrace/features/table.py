@@ -25,6 +25,8 @@ from headrace.features import bags, slots
 from headrace.features.bags import Arena, Pool, ragged
 from headrace.features.layout import Array, Blocks, TableLayout, merge_reduced
 
+# Room for so many keys, rows and bag entries in a new table.
+ROOM = 64
 _NO_TILE = np.iinfo(np.int64).min
 
 
@@ -45,7 +47,7 @@ class Segments:
     def grow(self, size: int) -> None:
         """Room for `size` slots. New arrays are filled before they take the old ones' place."""
         if size > len(self.off):
-            more = max(size, len(self.off) * 3 // 2, 64)
+            more = max(size, len(self.off) * 3 // 2)
             for name in ("off", "length", "cap"):
                 held = getattr(self, name)
                 setattr(self, name, np.concatenate([held, np.zeros(more - len(held), np.int64)]))
@@ -69,7 +71,7 @@ class TileTable:
 
     def __init__(self, layout: TableLayout) -> None:
         self.layout = layout
-        self.segments = self._make(64, 64, [64] * len(layout.bags))
+        self.segments = self._make(ROOM, ROOM, [ROOM] * len(layout.bags))
 
     def _make(self, size: int, capacity: int, arenas: list[int]) -> Segments:
         return Segments(
@@ -253,8 +255,8 @@ class TileTable:
         rewritten = [int(old.blocks[f"b{n}"][hit, 1].sum()) for n in range(len(pairs))]
         source = ragged(old.off[live], length)
         held = [int(old.blocks[f"b{n}"][source, 1].sum()) for n in range(len(pairs))]
-        capacity = int(room.sum()) * 3 // 2 + more + 64
-        arenas = [2 * (h + r + p) + 64 for h, r, p in zip(held, rewritten, pairs, strict=True)]
+        capacity = int(room.sum()) * 3 // 2 + more + ROOM
+        arenas = [2 * (h + r + p) + ROOM for h, r, p in zip(held, rewritten, pairs, strict=True)]
         new = self._make(len(old.off), capacity, arenas)
         new.off[live] = np.cumsum(room) - room
         new.length[live] = length

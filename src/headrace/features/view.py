@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import itemgetter
 from typing import Any
 
@@ -161,7 +161,8 @@ class View:
                 raise ConfigError(f"{name}: {label!r} cannot name a feature, it is taken; choose another name")
         if not features:
             raise ConfigError(f'{name}: expected at least one feature such as total = hr.sum("amount", over="10m")')
-        leaves = _leaves(features, schema)
+        features = {label: _whole(feature, schema) for label, feature in features.items()}
+        leaves = _leaves(features)
         inputs = _Inputs(name, schema)
         tables = {
             every: TableLayout(every, _keep([a for _, a in leaves if a.every == every]))
@@ -316,7 +317,14 @@ def _check_keys(name: str, keys: Sequence[str], schema: Mapping[str, pl.DataType
             )
 
 
-def _leaves(features: Mapping[str, Feature], schema: Mapping[str, pl.DataType]) -> list[tuple[str, Aggregate]]:
+def _whole(feature: Feature, schema: Mapping[str, pl.DataType]) -> Feature:
+    """A `latest` that names no columns, with all of the stream's; a class of features may be declared on several."""
+    if isinstance(feature, Aggregate) and feature.kind == "latest" and not feature.columns:
+        return replace(feature, columns={column: pl.col(column) for column in schema})
+    return feature
+
+
+def _leaves(features: Mapping[str, Feature]) -> list[tuple[str, Aggregate]]:
     """Every aggregate, those inside arithmetic too, once each, under the feature that needs it first."""
     leaves: dict[int, tuple[str, Aggregate]] = {}
 
@@ -328,8 +336,6 @@ def _leaves(features: Mapping[str, Feature], schema: Mapping[str, pl.DataType]) 
             visit(label, feature.right)
 
     for label, feature in features.items():
-        if isinstance(feature, Aggregate) and feature.kind == "latest" and not feature.columns:
-            feature.columns.update({column: pl.col(column) for column in schema})
         visit(label, feature)
     return list(leaves.values())
 

@@ -25,7 +25,7 @@ from prometheus_client.registry import Collector
 if TYPE_CHECKING:
     from headrace.serving.stats import Stats
 
-# Seconds. The reads that the design promises take a fraction of a millisecond; waits and pushes take up to many seconds.
+# Seconds: from the fraction of a millisecond that a read takes to the minute that a wait may.
 BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0)
 _OPENMETRICS = "application/openmetrics-text"
 

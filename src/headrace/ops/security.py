@@ -135,10 +135,7 @@ class Guard:
 
     def _is_ours(self, host: bytes) -> bool:
         name = host.decode("latin-1").lower()
-        if name.startswith("["):
-            name = name[: name.find("]") + 1]
-        else:
-            name = name.partition(":")[0]
+        name = name.partition("]")[0] if name.startswith("[") else name.partition(":")[0]
         ours = is_loopback(name) or name in self._allowed
         if ours and len(self._known) < _HOSTS_REMEMBERED:
             self._known.add(host)
@@ -157,6 +154,7 @@ def _checked(key: str, where: str) -> str:
     if not key or not key.isascii() or not key.isprintable() or " " in key:
         # The key itself must not be shown: a near miss is nearly a key.
         raise ConfigError(
-            f"expected {where} to be printable ASCII without blanks, found {len(key)} characters that are not; {_ADVICE}"
+            f"expected {where} to be printable ASCII without blanks, found {len(key)} characters "
+            f"that are not; {_ADVICE}"
         )
     return key

@@ -44,7 +44,7 @@ class Feeder:
         source: Source,
         inbox: Inbox,
         now: Callable[[], int],
-        rejected: Callable[[str, str, list[Reject]], None],
+        rejected: Callable[[str, str, list[Reject], Any], None],
     ) -> None:
         self.stream = stream
         self.source = source
@@ -160,7 +160,7 @@ class Feeder:
             for skipped in chunk.skipped
         ]
         if rejects:
-            self._rejected(self.stream, chunk.origin or self.source.name, rejects)
+            self._rejected(self.stream, chunk.origin or self.source.name, rejects, chunk.position)
         self.rows += decoded.frame.height
         self._inbox.put(Work(self.stream, decoded.frame, self.source.name, chunk.position, self._now()))
 

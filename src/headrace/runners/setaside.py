@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import threading
 from collections import Counter
@@ -35,11 +37,12 @@ class SetAside:
         self.rejected_rows: Counter[str] = Counter()
         self.lost = 0
 
-    def rejected(self, stream: str, source: str, rejects: Sequence[Reject]) -> None:
-        """Rows that are not what the stream's model says."""
+    def rejected(self, stream: str, source: str, rejects: Sequence[Reject], position: Any | None = None) -> None:
+        """Rows that are not what the stream's model says; those of a source that can be read again, with where."""
         with self._lock:
             self.rejected_rows[stream] += len(rejects)
-        self._keep(stream, source, [(reject.reason, reject.raw) for reject in rejects])
+        once = None if position is None else f"rejected {source} {_digest(position)}"
+        self._keep(stream, source, [(reject.reason, reject.raw) for reject in rejects], once)
 
     def refused(self, stream: str, works: Sequence[Work], frame: pl.DataFrame, by_view: list[list[Refused]]) -> int:
         """Valid rows that views could not use; returns how many are late for every view.
@@ -73,12 +76,13 @@ class SetAside:
                     if start <= row < int(ends[number])
                 ]
                 if here:
-                    self._keep(stream, f"{work.source}@{_short(work.position)}", here)
+                    # A crash may replay this work; what it set aside is then there already.
+                    self._keep(stream, work.source, here, f"refused {work.source} {_digest(work.position)}")
         return int(late.sum())
 
-    def _keep(self, stream: str, source: str, letters: list[tuple[str, bytes]]) -> None:
+    def _keep(self, stream: str, source: str, letters: list[tuple[str, bytes]], once: str | None) -> None:
         try:
-            self._letters.add(stream, source, self._now(), letters)
+            self._letters.add(stream, source, self._now(), letters, once)
         except StorageError as error:
             # Input goes on when the letters' disk is full; what cannot be kept is counted and logged.
             with self._lock:
@@ -86,6 +90,6 @@ class SetAside:
             logger.error("%d dead letters of %s could not be kept: %s", len(letters), stream, error)
 
 
-def _short(position: Any) -> str:
-    text = str(position)
-    return text if len(text) <= 200 else text[:199] + "…"
+def _digest(position: Any) -> str:
+    """A position as short text; equal positions have equal digests."""
+    return hashlib.blake2b(json.dumps(position, sort_keys=True).encode(), digest_size=16).hexdigest()

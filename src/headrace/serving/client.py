@@ -82,7 +82,7 @@ class Remote:
 
     # -- in --------------------------------------------------------------------------------------------------------
 
-    def push(self, stream: Stream | type[Event] | str, rows: Rows, *, format: str | None = None) -> Token:  # noqa: A002
+    def push(self, stream: Stream | type[Event] | str, rows: Rows, *, format: str | None = None) -> Token:
         """As `Live.push`. Of many rejected rows the first 10,000 are named, and all are dead letters on the server."""
         name = _name(stream)
         content, kind, lines = _encoded(name, rows, format)

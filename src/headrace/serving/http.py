@@ -96,7 +96,7 @@ class HttpApp:
                 await self._rest(path, scope, receive, send, seen)
         except DisconnectedError:
             seen["status"] = 499
-        except Exception as error:  # noqa: BLE001 - logged by answer_problem, with its traceback
+        except Exception as error:
             if seen["status"]:
                 # Half an answer cannot be taken back; the server closes the connection, and so says that it is half.
                 raise

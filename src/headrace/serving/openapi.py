@@ -201,7 +201,7 @@ def _fixed_paths() -> Json:
                 "dead letters",
                 "Push dead letters again",
                 "",
-                _shape(replayed={"type": "integer"}, still_rejected={"type": "integer"}),
+                _whole(replayed={"type": "integer"}, still_rejected={"type": "integer"}),
                 body=_json_body(_shape(ids=_list_of({"type": "integer"})), required=False),
             )
         },
@@ -217,7 +217,7 @@ def _list_letters() -> Json:
         "dead letters",
         "Inputs that could not be used",
         "Their bytes are cut off here after 1,000; one letter alone comes whole.",
-        _shape(dead_letters=_list_of(_ref("dead_letter")), next={"type": ["integer", "null"]}, counts=_any_object()),
+        _whole(dead_letters=_list_of(_ref("dead_letter")), next={"type": ["integer", "null"]}, counts=_any_object()),
         parameters=[
             _query("stream", "Only this stream's.", {"type": "string"}),
             _query("limit", "How many.", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}),
@@ -232,11 +232,19 @@ def _shared_schemas() -> Json:
         "pushed": _shape(
             accepted=number, rejected=number, errors=_list_of(_shape(row=number, reason=text)), token=text
         ),
-        "dead_letter": _shape(
-            id=number, stream=text, source=text, reason=text, at={"type": "string", "format": "date-time"}, size=number
-        ),
+        "dead_letter": _dead_letter(text, number),
         "problem": _shape(type=text, title=text, status=number, detail=text, instance=text),
     }
+
+
+def _dead_letter(text: Json, number: Json) -> Json:
+    moment = {"type": "string", "format": "date-time"}
+    schema = _whole(id=number, stream=text, source=text, reason=text, at=moment, truncated={"type": "boolean"})
+    schema["properties"] |= {
+        "raw": {**text, "description": "the original bytes, where they are text"},
+        "raw_base64": {**text, "description": "the original bytes, where they are not"},
+    }
+    return schema
 
 
 def _operation(
@@ -280,6 +288,10 @@ def _json_body(schema: Json, *, required: bool = True) -> Json:
 
 def _shape(**properties: Json) -> Json:
     return {"type": "object", "properties": properties}
+
+
+def _whole(**properties: Json) -> Json:
+    return _shape(**properties) | {"required": list(properties)}
 
 
 def _one_of(*values: str) -> Json:

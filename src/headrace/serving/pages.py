@@ -1,4 +1,4 @@
-"""The pages that the server brings: each is one file with its style and script inside, and needs nothing from elsewhere.
+"""The server's pages: each is one file with its style and script inside, and needs nothing from elsewhere.
 
 A page shows names and values that came from outside, so it runs under a Content-Security-Policy that allows its own
 script and style (by their hashes) and connections to this server, and nothing else: what slips into the page as

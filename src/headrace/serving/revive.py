@@ -52,13 +52,13 @@ class Reviver:
             if found.get(name) is not None:
                 found[name] = convert(found[name])
         members = tuple(found)
-        kind = self._classes.get(members)
-        if kind is None:
+        if members not in self._classes:
             # One class for each set of members; a server that is restarted with other features adds one.
             self._classes = {} if len(self._classes) > 16 else self._classes
-            kind = msgspec.defstruct("RemoteRow", [(name, Any) for name in members], bases=(Row,), frozen=True)
-            self._classes[members] = kind
-        return kind(**found)
+            fields: list[tuple[str, Any]] = [(name, Any) for name in members]
+            made: type[Row] = msgspec.defstruct("RemoteRow", fields, bases=(Row,), frozen=True)  # type: ignore[assignment]
+            self._classes[members] = made
+        return self._classes[members](**found)
 
 
 def converter(schema: Mapping[str, Any]) -> Convert | None:

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route, Router
 
-from headrace.errors import InputError, UnknownNameError
+from headrace.errors import InputError
 from headrace.ops.metrics import exposition
 from headrace.serving import openapi, pages
 from headrace.serving.body import format_of, header, unpacked
@@ -38,6 +38,7 @@ _SMALL_BODY = 1 << 20
 _MOST_LISTED = 1_000
 _PREVIEW = 1_000
 _MOST_IDS = 100_000
+_LARGEST_ID = 2**63 - 1
 
 Handler = Callable[[Service, Request], Awaitable[Response]]
 
@@ -116,7 +117,7 @@ async def _push(service: Service, request: Request) -> Response:
     )
 
 
-async def _tools(service: Service, request: Request) -> Response:
+async def _tools(service: Service, _: Request) -> Response:
     # A bare list: it goes into the `tools=` of a chat completion as it is.
     return reply(tools(service.live.app))
 
@@ -124,11 +125,11 @@ async def _tools(service: Service, request: Request) -> Response:
 async def _call(service: Service, request: Request) -> Response:
     name = request.path_params["name"]
     async with service.bodies.read(request.scope["headers"], request.receive, _SMALL_BODY) as body:
-        arguments = bytes(body)
-    return reply(service.live.call(name, _object(arguments)))
+        arguments = _arguments(body)
+    return reply(service.live.call(name, arguments))
 
 
-async def _status(service: Service, request: Request) -> Response:
+async def _status(service: Service, _: Request) -> Response:
     return reply(await service.others.run(status, service.live))
 
 
@@ -143,14 +144,14 @@ async def _drain(service: Service, request: Request) -> Response:
 async def _dead_letters(service: Service, request: Request) -> Response:
     query = from_query(request.scope["query_string"], ("stream", "limit", "after"))
     limit = whole_number("limit", query.get("limit"), 100, 1, _MOST_LISTED)
-    after = whole_number("after", query.get("after"), 0, 0, 2**63 - 1)
+    after = whole_number("after", query.get("after"), 0, 0, _LARGEST_ID)
     stream = query.get("stream")
     if stream is not None:
         stream = service.live.app.stream_of(stream).name
     letters = service.live.dead_letters
 
     def listed() -> dict[str, Any]:
-        found = letters.list(stream=stream, limit=limit, after=after)
+        found = letters.list(stream, limit, after, preview=_PREVIEW + 1)
         return {
             "dead_letters": [_shown(letter, _PREVIEW) for letter in found],
             "next": found[-1].id if len(found) == limit else None,
@@ -162,12 +163,8 @@ async def _dead_letters(service: Service, request: Request) -> Response:
 
 
 async def _dead_letter(service: Service, request: Request) -> Response:
-    number = request.path_params["id"]
-    if number >= 2**63:  # more than an id can be: the store would not take it
-        raise _no_letter(number)
+    number = min(request.path_params["id"], _LARGEST_ID)  # more than that SQLite cannot hold
     letter = await service.others.run(service.live.dead_letters.get, number)
-    if letter is None:
-        raise _no_letter(number)
     return reply(_shown(letter, len(letter.raw)))
 
 
@@ -180,12 +177,12 @@ async def _replay(service: Service, request: Request) -> Response:
     return reply({"replayed": replayed, "still_rejected": rejected})
 
 
-async def _healthz(service: Service, request: Request) -> Response:
+async def _healthz(_: Service, __: Request) -> Response:
     # That this answers at all is the news: the event loop turns.
     return reply({"status": "ok"})
 
 
-async def _readyz(service: Service, request: Request) -> Response:
+async def _readyz(service: Service, _: Request) -> Response:
     ready, reason = service.live.ready()
     return reply({"ready": ready, "reason": reason}, 200 if ready else 503)
 
@@ -196,24 +193,27 @@ async def _metrics(service: Service, request: Request) -> Response:
     return Response(text, headers={"content-type": media_type, "cache-control": "no-store"})
 
 
-async def _openapi(service: Service, request: Request) -> Response:
+async def _openapi(service: Service, _: Request) -> Response:
     return reply(await service.others.run(openapi.document, service.live.app, service.guard.has_key))
 
 
-async def _docs(service: Service, request: Request) -> Response:
+async def _docs(_: Service, __: Request) -> Response:
     return pages.html("docs.html")
 
 
-async def _page(service: Service, request: Request) -> Response:
+async def _page(_: Service, __: Request) -> Response:
     return pages.html("live.html")
 
 
-def _object(body: bytes) -> bytes | dict[str, Any]:
-    """A tool call's body: the arguments, or the text of them in quotes, as a model's `function.arguments` is."""
+def _arguments(body: bytearray) -> str:
+    """A tool call's arguments: an object, or the text of one in quotes, as a model's `function.arguments` is."""
     if body.lstrip().startswith(b'"'):
         text: str = _decode(body, str)
-        return text.encode()
-    return body
+        return text
+    try:
+        return body.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"expected the arguments as JSON, found bytes that are not UTF-8 ({error})") from error
 
 
 def _decode(body: bytes | bytearray, kind: type[Any]) -> Any:
@@ -225,22 +225,19 @@ def _decode(body: bytes | bytearray, kind: type[Any]) -> Any:
         raise InputError(f"expected a JSON body as /docs shows, found one that is not: {error}") from error
 
 
-def _shown(letter: DeadLetter, longest: int) -> dict[str, Any]:
-    """A dead letter as JSON: its bytes as text where they are text, else in Base64."""
+def _shown(letter: DeadLetter, most: int) -> dict[str, Any]:
+    """A dead letter as JSON: its bytes, `most` of them, as text where they are text, else in Base64."""
     shown: dict[str, Any] = {
         "id": letter.id,
         "stream": letter.stream,
         "source": letter.source,
         "reason": letter.reason,
         "at": from_micros(letter.at),
-        "size": len(letter.raw),
+        "truncated": len(letter.raw) > most,
     }
-    raw = letter.raw[:longest]
+    raw = letter.raw[:most]
     try:
-        return shown | {"raw": raw.decode("utf-8", "strict" if len(raw) == len(letter.raw) else "ignore")}
+        # A cut may go through the middle of a character; what is whole must be text throughout.
+        return shown | {"raw": raw.decode("utf-8", "ignore" if shown["truncated"] else "strict")}
     except UnicodeDecodeError:
         return shown | {"raw_base64": base64.b64encode(raw).decode("ascii")}
-
-
-def _no_letter(number: int) -> UnknownNameError:
-    return UnknownNameError(f"expected the id of a dead letter, found {number}; GET /v1/dead-letters lists them")

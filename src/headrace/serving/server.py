@@ -29,7 +29,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from headrace.errors import ClosedError, ConfigError
 from headrace.ops.security import check_binding
 from headrace.serving.http import MAX_BODY, http_app
-from headrace.serving.problems import BUSY, HEAD_TOO_LARGE, MEDIA_TYPE, Kind, Problem, ProblemError, problem_of
+from headrace.serving.problems import BUSY, HEAD_TOO_LARGE, MEDIA_TYPE, Kind, ProblemError, problem_of
 
 if TYPE_CHECKING:
     from headrace.serving.live import Live
@@ -79,7 +79,7 @@ class Connection(HttpToolsProtocol):
         self._requests += 1
         super().on_headers_complete()
 
-    def send_400_response(self, msg: str) -> None:
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's, in plain text
         """What uvicorn answers to bytes that are not HTTP."""
         self.refuse(_BAD_REQUEST, "expected an HTTP/1.1 request, found something else")
 

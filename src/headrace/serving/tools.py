@@ -33,7 +33,7 @@ _FRESHNESS = (
     "as_of: event time of the newest event in the answer, null if no event of this key is known. "
     "age: seconds between it and now."
 )
-_JSON_TYPES = {"string": str, "integer": int, "number": (int, float), "boolean": bool}
+_JSON_TYPES: dict[str, tuple[type, ...]] = {"string": (str,), "integer": (int,), "number": (int, float)}
 _JSON_NAMES = {str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null", list: "array"}
 
 
@@ -98,7 +98,7 @@ def describe(view: View) -> str:
         values.pop()
 
 
-def check_arguments(view: View, arguments: Mapping[str, Any] | str | bytes | None) -> dict[str, Any]:
+def check_arguments(view: View, arguments: Mapping[str, Any] | str | None) -> dict[str, Any]:
     """The arguments of a call, in the order of the view's keys.
 
     Args:
@@ -127,10 +127,10 @@ def check_arguments(view: View, arguments: Mapping[str, Any] | str | bytes | Non
                 f"{view.name}: expected {name!r} to be {_expected(schema)}, found {_found(given[name])}. "
                 f"Call it again with another value of {name!r}"
             )
-    return {name: given[name] for name in schemas}
+    return {name: _plain(schema, given[name]) for name, schema in schemas.items()}
 
 
-def call(live: Live, name: str, arguments: Mapping[str, Any] | str | bytes | None) -> dict[str, Any]:
+def call(live: Live, name: str, arguments: Mapping[str, Any] | str | None) -> dict[str, Any]:
     """Run a tool: read the view's row of the key in `arguments`.
 
     Returns:
@@ -154,13 +154,13 @@ def call(live: Live, name: str, arguments: Mapping[str, Any] | str | bytes | Non
     return plain
 
 
-def _as_object(view: View, arguments: Mapping[str, Any] | str | bytes | None) -> Mapping[str, Any]:
-    if arguments is None or arguments in ("", b""):
+def _as_object(view: View, arguments: Mapping[str, Any] | str | None) -> Mapping[str, Any]:
+    if arguments is None or arguments == "":
         return {}
-    if isinstance(arguments, str | bytes):
+    if isinstance(arguments, str):
         try:
             arguments = msgspec.json.decode(arguments)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeEncodeError) as error:
             raise InputError(
                 f"{view.name}: expected the arguments as a JSON object, found text that is not JSON ({error})"
             ) from error
@@ -179,6 +179,11 @@ def _fits(schema: Mapping[str, Any], value: Any) -> bool:
     return not kinds or any(_is_a(kind, value) for kind in ([kinds] if isinstance(kinds, str) else kinds))
 
 
+def _plain(schema: Mapping[str, Any], value: Any) -> Any:
+    """A whole number as an int: in JSON 11.0 is an integer as well."""
+    return int(value) if isinstance(value, float) and schema.get("type") == "integer" else value
+
+
 def _is_a(kind: str, value: Any) -> bool:
     if kind == "null":
         return value is None
@@ -186,7 +191,7 @@ def _is_a(kind: str, value: Any) -> bool:
         return kind == "boolean"
     if kind == "integer" and isinstance(value, float):
         return value.is_integer()
-    return isinstance(value, _JSON_TYPES.get(kind, object))
+    return isinstance(value, _JSON_TYPES.get(kind, ()))
 
 
 def _expected(schema: Mapping[str, Any]) -> str:

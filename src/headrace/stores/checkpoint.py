@@ -90,7 +90,7 @@ def _fold_part(history: list[Part]) -> Part:
         part.frame if bound is None else part.frame.filter(tile.is_null() | (tile.to_physical() > bound))
         for part, bound in zip(history, bounds, strict=True)
     ]
-    return Part(_newest(pl.concat(frames), by), by, bounds[0])
+    return Part(_newest(pl.concat(frames), by), by, history[-1].drop_before)
 
 
 def _later_bounds(history: list[Part]) -> list[int | None]:

@@ -1,9 +1,9 @@
 """Dead letters: inputs that could not be used, whole, with the reason, until they are replayed or removed.
 
 SQLite, so that `headrace dead-letters list` reads them while the server writes: in WAL mode readers and the writer do
-not wait for each other. synchronous=FULL: a source's position is checkpointed past the rows that were set aside, so they
-must be as durable as the checkpoint, also in a power cut; it costs one sync for each batch that has rejects. Counts and
-sizes are kept by triggers, in the transaction that changes them, so they are right whichever process changes them.
+not wait for each other. synchronous=FULL: a source's position is checkpointed past the rows that were set aside, so
+they must be as durable as the checkpoint, also in a power cut; it costs one sync for each batch that has rejects.
+Counts and sizes are kept by triggers, in the transaction that changes them, so they are right whichever process does.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _LARGEST = 900_000_000  # SQLite's limit for one value is 1,000,000,000 bytes
 _SCHEMA = f"""
 CREATE TABLE letters (
     id INTEGER PRIMARY KEY AUTOINCREMENT, stream TEXT NOT NULL, source TEXT NOT NULL, reason TEXT NOT NULL,
-    at INTEGER NOT NULL, size INTEGER NOT NULL, raw BLOB NOT NULL
+    at INTEGER NOT NULL, size INTEGER NOT NULL, raw BLOB NOT NULL, identity TEXT UNIQUE
 );
 CREATE INDEX letters_of_stream ON letters (stream, id);
 CREATE TABLE totals (stream TEXT PRIMARY KEY, letters INTEGER NOT NULL, size INTEGER NOT NULL);
@@ -108,25 +108,34 @@ class DeadLetters:
                 "headrace; run that version, or name another directory with --data"
             )
 
-    def add(self, stream: str, source: str, at: int, letters: Iterable[tuple[str, bytes]]) -> None:
+    def add(
+        self, stream: str, source: str, at: int, letters: Iterable[tuple[str, bytes]], once: str | None = None
+    ) -> None:
         """Set inputs aside, all of them or, if there is an error, none.
 
         Args:
             letters: The reason and the original bytes of each.
+            once: What these letters were part of; the same letters of the same part are not kept twice, as when an
+                input is read again after a crash.
 
         Raises:
             StorageError: They could not be written.
         """
         rows = [
-            (stream, source, reason, at, _OVERHEAD + len(raw) + len(reason) + len(source), raw)
-            for reason, raw in letters
+            (
+                *(stream, source, reason, at, _OVERHEAD + len(raw) + len(reason) + len(source), raw),
+                None if once is None else f"{stream}/{once}#{number}",
+            )
+            for number, (reason, raw) in enumerate(letters)
         ]
         fitting = [row for row in rows if row[4] <= min(self._keep_bytes, _LARGEST)]
         if not rows:
             return
         with self._use("write"), self._transaction():
             self._database.executemany(
-                "INSERT INTO letters (stream, source, reason, at, size, raw) VALUES (?, ?, ?, ?, ?, ?)", fitting
+                "INSERT OR IGNORE INTO letters (stream, source, reason, at, size, raw, identity) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                fitting,
             )
             dropped = len(rows) - len(fitting) + self._make_room()
             self._database.execute("UPDATE dropped SET letters = letters + ?", (dropped,))

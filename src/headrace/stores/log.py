@@ -169,7 +169,7 @@ class FileLog:
         if not self._segments:
             self._segments.append(_Segment(1, segment.create(self._folder, 1), 0))
         last = self._segments[-1]
-        following, last.size = segment.recover(last.path)
+        following, last.size = segment.recover(last.path, self._sync)
         return following - 1, self._open_writer(last)
 
     def _open_writer(self, last: _Segment) -> Writer:

@@ -161,7 +161,7 @@ def create(folder: Path, first: int) -> Path:
     return path
 
 
-def recover(path: Path) -> tuple[int, int]:
+def recover(path: Path, sync: Callable[[int], None]) -> tuple[int, int]:
     """Find the end of the last segment, and cut a torn tail.
 
     Returns:
@@ -186,7 +186,7 @@ def recover(path: Path) -> tuple[int, int]:
                 file.truncate(end)
             # The last batch may have been written by a process that died before its sync returned: it is stored from
             # now on, so it has to be durable before anything is built on it.
-            disk.sync(file.fileno())
+            sync(file.fileno())
     except OSError as error:
         raise disk.storage_error(error, f"cannot read the push log {path}") from error
     return position, end
