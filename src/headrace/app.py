@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -139,7 +140,7 @@ class App:
                 raise ConfigError(f"there is a view {label!r} already; give this one another with name=")
             view = View.declare(
                 label,
-                (cls.__doc__ or "").strip(),
+                inspect.cleandoc(cls.__doc__ or ""),
                 source.name,
                 [key] if isinstance(key, str) else list(key),
                 _declared(cls),

@@ -1,6 +1,5 @@
 """The contract of a view's machine, held by each kind of aggregate alone, by all together, and in tight corners."""
 
-from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from typing import Any, ClassVar
 
@@ -188,11 +187,9 @@ class TestTightTables(PaymentContract):
 
     view = declare(**{**_some("1h", "1m"), "top": hr.top(2, "merchant", over="1h", every="1m")})
 
-    @pytest.fixture(autouse=True, scope="class")
-    def tight(self) -> Iterator[None]:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(table, "ROOM", 1)
-            yield
+    @pytest.fixture(autouse=True)
+    def tight(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(table, "ROOM", 1)
 
 
 class TestRough(PaymentContract):
@@ -207,8 +204,6 @@ class TestRough(PaymentContract):
         }
     )
 
-    @pytest.fixture(autouse=True, scope="class")
-    def limited(self) -> Iterator[None]:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(bags, "LIMIT", 3)
-            yield
+    @pytest.fixture(autouse=True)
+    def limited(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(bags, "LIMIT", 3)

@@ -129,7 +129,7 @@ def test_frame(data: st.DataObject, schema: Schema) -> None:
 
 
 def by_row(schema: Schema, frame: pl.DataFrame) -> Decoded:
-    from headrace.formats.frames import _Rows
+    from headrace.formats.frames import FrameRows
 
-    originals: Originals = _Rows(schema, frame)
+    originals: Originals = FrameRows(schema, frame)
     return row_by_row(schema, frame.height, originals)

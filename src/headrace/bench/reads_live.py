@@ -12,13 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from headrace.bench.asgi import served
 from headrace.bench.child import serve
 from headrace.bench.data import bodies, user_ids, zipf
 from headrace.bench.harness import resident_bytes
 from headrace.bench.openloop import Feed, Pusher, call_on_schedule
 from headrace.bench.spending import Bench, ten_features
-from headrace.serving.http import http_app
+from headrace.serving.server import BackgroundServer
 from headrace.units import HOUR, SECOND
 
 EXPONENT = 0.99
@@ -105,8 +104,8 @@ def main(arguments: list[str] | None = None) -> None:
         if not options.http:
             serve(traffic.reads, **about)
             return
-        with served(http_app(live)) as port:
-            serve(traffic.push_only, port=port, **about)
+        with BackgroundServer(live) as server:
+            serve(traffic.push_only, port=int(server.url.rpartition(":")[2]), **about)
 
 
 if __name__ == "__main__":

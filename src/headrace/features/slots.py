@@ -35,29 +35,46 @@ def partials(number: int, slots: Slots) -> list[pl.Expr]:
 
 def collect(number: int, slots: Slots, frame: pl.DataFrame) -> Blocks:
     """The blocks of aggregated `partials`, each of shape (rows, n)."""
+    group = names(number, slots)
+    places, held = _places(slots, frame[group[0]])
     blocks: Blocks = {}
-    for position, name in enumerate(names(number, slots)):
-        kind = "int" if position < 2 else slots.kinds[position - 2]
-        series = frame[name]
-        if slots.n == 1:
-            columns = [_plain(series, kind, position)]
-        else:
-            # Lists are in time order; slot 0 is the newest, or with `earliest` the first.
-            picks = range(slots.n) if slots.earliest else range(-1, -slots.n - 1, -1)
-            columns = [_plain(series.list.get(i, null_on_oob=True), kind, position) for i in picks]
-        blocks[name] = np.stack(columns, axis=1)
+    for position, name in enumerate(group):
+        kind = "time" if position < 2 else slots.kinds[position - 2]
+        series = frame[name] if slots.n == 1 else frame[name].explode(empty_as_null=False)
+        flat = _plain(series, kind)
+        block = np.full(held.shape, _EMPTY[kind], flat.dtype)
+        block[held] = flat[places[held]]
         if position < 2 and slots.earliest:
-            held = blocks[name] != NEVER
-            blocks[name] = np.where(held, -blocks[name], NEVER)
+            block = np.where(block != NEVER, -block, NEVER)
+        blocks[name] = block
     return blocks
 
 
-def _plain(series: pl.Series, kind: str, position: int) -> Array:
+def _places(slots: Slots, lists: pl.Series) -> tuple[Array, Array]:
+    """Where each slot's value is among the exploded lists, and whether there is one; both of shape (rows, n).
+
+    One filter makes all lists of a group, so they are equally long. They are in time order; slot 0 is the newest, or
+    with `earliest` the first.
+    """
+    rows = len(lists)
+    if slots.n == 1:
+        return np.arange(rows)[:, None], np.ones((rows, 1), bool)
+    lengths = lists.list.len().to_numpy().astype(np.int64)
+    ends, steps = np.cumsum(lengths), np.arange(slots.n)
+    places = (ends - lengths)[:, None] + steps if slots.earliest else ends[:, None] - 1 - steps
+    return places, steps < lengths[:, None]
+
+
+_EMPTY: dict[str, Any] = {"time": NEVER, "int": INT_NULL, "float": float("nan"), "object": None}
+
+
+def _plain(series: pl.Series, kind: str) -> Array:
     if kind == "float":
-        return series.cast(pl.Float64).fill_null(float("nan")).to_numpy()
-    if kind == "int":
-        empty = NEVER if position < 2 else INT_NULL
-        return series.to_physical().cast(pl.Int64).fill_null(empty).to_numpy()
+        floats: Array = series.cast(pl.Float64).fill_null(float("nan")).to_numpy()
+        return floats
+    if kind != "object":
+        integers: Array = series.to_physical().cast(pl.Int64).fill_null(_EMPTY[kind]).to_numpy()
+        return integers
     values = np.empty(len(series), object)
     values[:] = series.to_list()
     return values

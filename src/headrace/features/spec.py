@@ -6,6 +6,7 @@ An aggregate names a column (or a Polars expression), how far back it looks (`ov
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -108,7 +109,16 @@ class Aggregate(Feature):
             "latest": f"the latest {self.params.get('n')} events ({what}), newest first",
         }.get(self.kind, f"{self.kind} of {what}")
         span = f"over the last {format_duration(self.over)}" if self.over else "of all time"
-        return f"{phrase} {span}" + (f", where {self.where}" if self.where is not None else "")
+        return f"{phrase} {span}" + (f", where {readable(self.where)}" if self.where is not None else "")
+
+
+def readable(expr: pl.Expr) -> str:
+    """An expression as a person writes it: `kind == "sale" & amount > 10` for Polars' bracketed form."""
+    text = re.sub(r'col\("([^"]*)"\)', r"\1", str(expr))
+    text = re.sub(r"dyn (?:int|float|str): ", "", text)
+    text = re.sub(r'\((-?[\w.]+|"[^"]*")\)', r"\1", text)
+    text = re.sub(r"\(\[([^\[\]]*)\]\)", r"(\1)", text)
+    return text[1:-1] if text.startswith("[") and text.endswith("]") else text
 
 
 def _operand(value: Any) -> Feature | float:

@@ -24,7 +24,7 @@ def decode_frame(schema: Schema, frame: pl.DataFrame) -> Decoded:
     """
     check_columns(schema, frame.columns, "the frame")
     frame = frame.select(field.key for field in schema.fields if field.key in frame.columns)
-    originals = _Rows(schema, frame)
+    originals = FrameRows(schema, frame)
     if schema.per_row:
         return row_by_row(schema, frame.height, originals)
     values, suspects = typed(schema, frame, {}, Null.CELL)
@@ -46,7 +46,7 @@ def decode_parquet(schema: Schema, data: bytes) -> Decoded:
 
 
 @dataclass
-class _Rows:
+class FrameRows:
     schema: Schema
     frame: pl.DataFrame
 

@@ -25,7 +25,7 @@ import numpy as np
 import polars as pl
 
 from headrace.errors import ClosedError
-from headrace.features.machine import Batch, Prepared, ViewMachine, build
+from headrace.features.machine import Batch, Prepared, Refused, ViewMachine, build
 from headrace.registry import DEFAULT as CONNECTORS
 from headrace.runners.checkpoint import Checkpointer, Restored, restore
 from headrace.runners.feeder import Feeder
@@ -63,6 +63,13 @@ class StreamState:
         self.rows = 0
         self.late = 0
         self.batches = 0
+
+    def advance(self, rows: int, newest: int) -> None:
+        """Takes a batch of so many rows into account."""
+        self.seq += rows
+        self.rows += rows
+        self.newest = newest
+        self.batches += 1
 
 
 class LocalRunner:
@@ -180,26 +187,42 @@ class LocalRunner:
 
     def _run(self) -> None:
         try:
-            swept = saved = time.monotonic()
-            while True:
-                works = self.inbox.take(_SWEEP)
-                started = time.monotonic()
-                if works:
-                    self._cycle(works)
-                    self._count(len(works))
-                    if not self.inbox.closed:
-                        self.inbox.rest(min(time.monotonic() - started, _LONGEST_REST), _ENOUGH_ROWS)
-                elif self.inbox.closed:
-                    return
-                if started - swept >= _SWEEP:
-                    swept = started
-                    self._sweep()
-                if (started - saved) * 1e6 >= self.app.checkpoint:
-                    saved = started
-                    self.checkpointer.begin(self.machines, self.seen, self.streams)
-        except Exception as error:
+            self._loop()
+        except BaseException as error:  # an interrupt too: an engine must not end unnoticed
             logger.exception("the engine has stopped")
             self._fail(f"{type(error).__name__}: {error}")
+
+    def _loop(self) -> None:
+        swept = saved = time.monotonic()
+        while True:
+            works = self.inbox.take(_SWEEP)
+            started = time.monotonic()
+            if works:
+                self._uninterrupted(works)
+                self._count(len(works))
+                if not self.inbox.closed:
+                    self.inbox.rest(min(time.monotonic() - started, _LONGEST_REST), _ENOUGH_ROWS)
+            elif self.inbox.closed:
+                return
+            if started - swept >= _SWEEP:
+                swept = started
+                self._sweep()
+            if (started - saved) * 1e6 >= self.app.checkpoint:
+                saved = started
+                self.checkpointer.begin(self.machines, self.seen, self.streams)
+
+    def _uninterrupted(self, works: list[Work]) -> None:
+        """A cycle, begun again if Ctrl-C hits it.
+
+        Polars raises KeyboardInterrupt in whichever thread waits for it. The interrupt is for the main thread, which
+        has its own; here nothing of the batch is visible yet, so it is simply computed again.
+        """
+        for _ in range(3):
+            try:
+                return self._cycle(works)
+            except KeyboardInterrupt:
+                continue
+        return self._cycle(works)
 
     def _fail(self, reason: str) -> None:
         with self._progress:
@@ -226,18 +249,23 @@ class LocalRunner:
         for work in works:
             by_stream.setdefault(work.stream, []).append(work)
         commits: list[Callable[[], object]] = []
+        after: list[Callable[[], object]] = []
         for name, of_stream in by_stream.items():
             machines = [
                 machine
                 for view, machine in self.machines.items()
                 if machine.view.stream == name and (only is None or view in only)
             ]
-            commits += self._prepare(self.app.streams[name], of_stream, machines, states)
+            commit, then = self._prepare(self.app.streams[name], of_stream, machines, states)
+            commits += commit
+            after += then
         seen = dict(self.seen)
         if only is None:
             for work in works:
                 seen[work.source] = work.position
         self.store.write([*commits, partial(setattr, self, "seen", seen)])
+        for call in after:
+            call()
         self.cycles += 1
 
     def _prepare(
@@ -246,10 +274,11 @@ class LocalRunner:
         works: list[Work],
         machines: list[ViewMachine],
         states: dict[str, StreamState] | None,
-    ) -> list[Callable[[], object]]:
+    ) -> tuple[list[Callable[[], object]], list[Callable[[], object]]]:
+        """What makes a stream's batch visible, and what is to be done then."""
         held = [work for work in works if work.frame.height]
         if not held:
-            return []
+            return [], []
         frame = held[0].frame if len(held) == 1 else pl.concat([work.frame for work in held])
         state = (states or self.streams)[stream.name]
         at = frame[stream.schema.time].to_physical().to_numpy()
@@ -261,13 +290,15 @@ class LocalRunner:
             now = np.repeat([work.received for work in held], [work.frame.height for work in held])
         batch = Batch(frame, state.seq, now, stream.lateness)
         prepared: list[tuple[ViewMachine, Prepared]] = [(machine, machine.prepare(batch)) for machine in machines]
-        if states is None:
-            state.late += self.setaside.refused(stream.name, held, frame, [p.refused for _, p in prepared])
-        state.seq += frame.height
-        state.rows += frame.height
-        state.newest = newest
-        state.batches += 1
-        return [partial(machine.commit, one) for machine, one in prepared]
+        commits: list[Callable[[], object]] = [partial(machine.commit, one) for machine, one in prepared]
+        commits.append(partial(state.advance, frame.height, newest))
+        refused = [one.refused for _, one in prepared]
+        if states is not None or not any(refused):
+            return commits, []
+        return commits, [partial(self._set_aside, stream.name, held, frame, refused)]
+
+    def _set_aside(self, stream: str, works: list[Work], frame: pl.DataFrame, refused: list[list[Refused]]) -> None:
+        self.streams[stream].late += self.setaside.refused(stream, works, frame, refused)
 
     def _sweep(self) -> None:
         """Lets go of a share of what has become too old to be read."""

@@ -109,10 +109,11 @@ def events(
         max_rows: At most so many, repetitions not counted.
     """
     types, time, optional = _columns(columns, time, nullable)
-    ways = {name: (values_of or {}).get(name) or values(dtype) for name, dtype in types.items() if name != time}
+    given = {time: times() if at is None else at, **(values_of or {})}
+    ways = {name: given[name] if name in given else values(dtype) for name, dtype in types.items()}
     ways |= {name: st.sampled_from(list(of_key)) for name, of_key in (keys or {}).items()}
     ways = {name: st.none() | way if name in optional else way for name, way in ways.items()}
-    ways[time] = (times() if at is None else at).map(from_micros)
+    ways[time] = ways[time].map(from_micros)
     row = st.tuples(*(ways[name] for name in types))
     rows = draw(st.lists(row, min_size=min_rows, max_size=max_rows))
     for again in draw(st.lists(st.integers(0, max_rows), max_size=3)) if rows else []:
