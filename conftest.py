@@ -48,7 +48,9 @@ class Server:
 
     def __init__(self, command: str, folder: Path) -> None:
         # A free port: whoever runs the tests may have a server of their own on 8900.
-        self._command = re.sub(rf" --port {PORT}\b", "", command).replace("headrace run", "exec headrace run --port 0", 1)
+        self._command = re.sub(rf" --port {PORT}\b", "", command).replace(
+            "headrace run", "exec headrace run --port 0", 1
+        )
         self._said: list[str] = []
         self._serves = threading.Event()
         self.port = ""
@@ -93,7 +95,12 @@ def environment() -> dict[str, str]:
 def setup(namespace: dict[str, Any]) -> None:
     """A page begins: a folder of its own, from which its modules can be imported."""
     folder = Path(tempfile.mkdtemp(prefix="headrace-docs-"))
-    namespace["__page__"] = page = {"folder": folder, "before": os.getcwd(), "server": None, "modules": set(sys.modules)}
+    namespace["__page__"] = page = {
+        "folder": folder,
+        "before": os.getcwd(),
+        "server": None,
+        "modules": set(sys.modules),
+    }
     os.chdir(folder)
     sys.path.insert(0, str(folder))
     page["path"] = sys.path[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import grimp
@@ -13,7 +14,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "headrace"
 GROUND = {"errors", "units", "hashing", "fields", "timestamps", "values", "schema"}
 # Each room, and the rooms that it may import; what a room may import, its users may not assume.
 MAY_IMPORT = {
-    **{module: GROUND for module in GROUND},
+    **dict.fromkeys(GROUND, GROUND),
     "registry": GROUND,
     "formats": GROUND,
     "sources": GROUND,
@@ -70,7 +71,7 @@ def test_there_are_no_cycles(graph: grimp.ImportGraph) -> None:
             if imported in ("headrace", module) or (module, imported) in LATE:
                 continue
             back = graph.find_shortest_chain(imported, module)
-            if back is not None and not any(pair in LATE for pair in zip(back, back[1:], strict=False)):
+            if back is not None and not any(pair in LATE for pair in pairwise(back)):
                 cycles.append(back)
     assert cycles == []
 

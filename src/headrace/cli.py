@@ -227,8 +227,6 @@ def _letters_list(parsed: argparse.Namespace) -> int:
 def _letters_show(parsed: argparse.Namespace) -> int:
     with _letters(parsed.data) as letters:
         letter = letters.get(parsed.id)
-    if letter is None:
-        raise InputError(f"there is no dead letter {parsed.id} in {parsed.data}; see `headrace dead-letters list`")
     print(f"stream: {letter.stream}\nsource: {letter.source}\nwhen:   {from_micros(letter.at).isoformat()}")
     print(f"reason: {letter.reason}\n", flush=True)
     sys.stdout.buffer.write(letter.raw + b"\n")

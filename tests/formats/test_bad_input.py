@@ -31,6 +31,7 @@ def reasons(decoded: Decoded) -> list[str]:
     return [reject.reason for reject in decoded.rejects]
 
 
+NO_NUMBER = "expected a valid number, unable to parse string as a number"
 BAD_LINES: list[tuple[bytes, str]] = [
     (b'{"user_id":"a","amount":1', "not valid JSON: EOF while parsing an object at line 1 column 25"),
     (
@@ -115,7 +116,7 @@ def test_a_50_mb_line_is_decoded_when_allowed_and_kept_whole_when_not() -> None:
     text = among_good(line)
     kept = decode(PAYMENT, text, "ndjson")
     assert [(MANY // 2, line)] == [(r.row, r.raw) for r in kept.rejects]
-    assert reasons(kept) == ["expected a row of at most 16,777,216 bytes, found 50,000,034; it was not read"]
+    assert reasons(kept) == ["expected a row of at most 16,777,216 bytes, found 50,000,032; it was not read"]
     assert kept.frame.height == MANY
     assert decode(PAYMENT, text, "ndjson", max_row_bytes=64 << 20).frame.height == MANY + 1
 

@@ -12,7 +12,7 @@ from uuid import UUID
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
-from pydantic import AliasPath, BaseModel, ConfigDict, Field, PositiveInt, constr, field_validator
+from pydantic import AliasPath, BaseModel, ConfigDict, Field, PositiveInt, constr, create_model, field_validator
 
 from headrace.errors import SchemaError
 from headrace.schema import Event, Schema, event_time, snake_case
@@ -102,7 +102,8 @@ def refused(fields: dict[str, Any], **config: Any) -> str:
         "__module__": __name__,
     }
     space |= {name: pair[1] for name, pair in fields.items() if isinstance(pair, tuple)}
-    model = type("Bad", (Event,), space | ({"model_config": ConfigDict(**config)} if config else {}))
+    base: Any = type("Base", (Event,), {"model_config": ConfigDict(**config), "__module__": __name__})
+    model = create_model("Bad", __base__=base, **pairs)
     with pytest.raises(SchemaError) as caught:
         Schema.of(model)
     return str(caught.value)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import polars as pl
 import pytest
-from conftest import Departure, Payment  # type: ignore[import-not-found,unused-ignore]
+from fraud_desk import Departure, Payment
 
 import headrace as hr
 from headrace.serving.live import Live
@@ -21,9 +20,9 @@ BAD = GOOD | {"amount": "x"}
 
 
 @pytest.fixture(params=["live", "remote"])
-def either(request: pytest.FixtureRequest) -> Iterator[Live | hr.Remote]:
+def either(request: pytest.FixtureRequest) -> Any:
     """The same test in process and over HTTP."""
-    yield request.getfixturevalue(request.param)
+    return request.getfixturevalue(request.param)
 
 
 def test_the_methods_have_the_signatures_of_live() -> None:

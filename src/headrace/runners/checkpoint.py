@@ -59,6 +59,12 @@ def restore(app: App, journal: Journal | None, log: PushLog) -> Restored:
         for table in view.tables
         if view.part(table) in checkpoint.parts
     }
+    stored = meta["positions"].get("push", 0)
+    if log.position < stored:
+        raise StorageError(
+            f"the push log ends at position {log.position}, but the last checkpoint has seen {stored}: the end of the "
+            "log is damaged or was removed; restore the directory from a backup, or begin a new one"
+        )
     streams = {name: (state["seq"], state["newest"]) for name, state in meta["streams"].items()}
     backfill = set(app.views) - kept
     positions = _positions(app, meta["positions"], kept)

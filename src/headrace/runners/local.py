@@ -47,6 +47,7 @@ PUSH = "push"
 _LONGEST_REST = 0.005
 _ENOUGH_ROWS = 16_384
 _REPLAY_ROWS = 131_072
+_LETTERS_IN_MEMORY = 64 << 20
 _SWEEP = 0.1
 # Keys looked at a sweep: well under a millisecond.
 _SWEEP_KEYS = 32_768
@@ -102,7 +103,11 @@ class LocalRunner:
             raise
 
     def _open(self) -> None:
-        self.dead_letters = DeadLetters(None if self._dir is None else self._dir.dead_letters)
+        self.dead_letters = (
+            DeadLetters(None, keep_bytes=_LETTERS_IN_MEMORY)
+            if self._dir is None
+            else DeadLetters(self._dir.dead_letters)
+        )
         self.setaside = SetAside(self.dead_letters, self.app.clock.now)
         self.log: PushLog = MemoryLog(self._deliver) if self._dir is None else FileLog(self._dir.log, self._deliver)
         journal = None if self._dir is None else Journal(self._dir.journal)

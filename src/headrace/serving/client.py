@@ -69,14 +69,9 @@ class Remote:
             if not api_key.isascii() or not api_key.isprintable():
                 raise InputError("expected an API key of printable ASCII, found another; take the server's own")
             headers["authorization"] = f"Bearer {api_key}"
-        if not url.startswith(("http://", "https://")):
-            raise InputError(f'expected an address such as "http://127.0.0.1:8900", found {url!r}')
-        self.url = url.rstrip("/")
+        self.url = _address(url)
         self._timeout = timeout
-        try:
-            self._http = httpx.Client(base_url=self.url, headers=headers, timeout=timeout)
-        except (httpx.InvalidURL, ValueError) as error:
-            raise InputError(f'expected an address such as "http://127.0.0.1:8900", found {url!r}: {error}') from error
+        self._http = httpx.Client(base_url=self.url, headers=headers, timeout=timeout)
         self._revivers: dict[str, Reviver] = {}
         self._lock = threading.Lock()
 
@@ -240,6 +235,16 @@ class Remote:
             return self._revivers.get(view) or Reviver((), {})
 
 
+def _address(url: str) -> str:
+    try:
+        parsed = httpx.URL(url)
+        if parsed.scheme in ("http", "https") and parsed.host.strip("["):
+            return url.rstrip("/")
+    except (httpx.InvalidURL, ValueError):
+        pass
+    raise InputError(f'expected an address such as "http://127.0.0.1:8900", found {url!r}')
+
+
 def _name(given: Any) -> str:
     """The name of a stream or view; of a model, what `app.stream` calls it."""
     if isinstance(given, type):
@@ -279,8 +284,9 @@ def _line(name: str, row: Any) -> bytes:
 
 def _parts(key: Any, names: Sequence[str]) -> list[Any]:
     if isinstance(key, Mapping):
-        # In the server's order; a part that it does not know goes too, for it to say so.
-        return [key[name] for name in names if name in key] if set(key) == set(names) else list(key.values())
+        if set(key) != set(names):
+            raise InputError(f"expected the key columns {list(names)}, found {list(key)}")
+        return [key[name] for name in names]
     return list(key) if isinstance(key, list | tuple) else [key]
 
 

@@ -270,7 +270,7 @@ class Live:
             if ids is None:
                 letters = self.dead_letters.list(limit=100, after=after)
             else:
-                letters = [letter for one in ids if (letter := self.dead_letters.get(one)) is not None]
+                letters = [self.dead_letters.get(one) for one in ids]
             for letter in letters:
                 after = max(after, letter.id)
                 if self._again(letter.stream, letter.raw):
