@@ -3,12 +3,16 @@
 from datetime import datetime
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 import headrace as hr
+from headrace.features.machine import Batch, ViewMachine, build
 from headrace.features.spec import Feature
 from headrace.features.view import View
 from headrace.schema import Schema
+from headrace.testing import oracle
+from headrace.units import from_micros
 
 
 class Payment(hr.Event):
@@ -31,6 +35,24 @@ def declare(key: str | list[str] = "user_id", **features: Feature) -> View:
     """A view of payments."""
     keys = [key] if isinstance(key, str) else key
     return View.declare("spending", "", "payment", keys, features, SCHEMA.columns, SCHEMA.time)
+
+
+def payments(rows: list[dict[str, Any]]) -> pl.DataFrame:
+    """Events with `at` in microseconds, and defaults for what is not named."""
+    blank = {"user_id": "u1", "shop": 1, "paid": False}
+    return pl.DataFrame([{**blank, **row, "at": from_micros(row["at"])} for row in rows], schema=SCHEMA.columns)
+
+
+def fed(view: hr.View, *batches: pl.DataFrame, slack: int = 0) -> ViewMachine:
+    """A machine that has seen these, on event time."""
+    machine = build(view)
+    first = 0
+    for frame in batches:
+        at = oracle.event_times(frame, view.time).to_numpy()
+        now = np.maximum.accumulate(at if machine.newest is None else np.maximum(at, machine.newest))
+        machine.process(Batch(frame, first, now, slack))
+        first += frame.height
+    return machine
 
 
 def one_of_each(over: str, every: str | None, where: pl.Expr | None = None) -> dict[str, Feature]:

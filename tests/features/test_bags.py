@@ -1,5 +1,6 @@
 """Distinct values and quantiles past the size to which they are exact: within the stated error, by events alone."""
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,11 @@ from headrace.units import HOUR, MINUTE
 
 ROWS = 120_000
 SPAN: dict[str, Any] = {"over": "1h", "every": "10m"}
+QUANTILES = (0.0, 0.01, 0.25, 0.5, 0.9, 0.99, 1.0)
 VIEW = declare(
     shops=hr.distinct("merchant", **SPAN),
     amounts=hr.distinct("amount", **SPAN),
-    **{f"q{round(q * 100)}": hr.quantile("amount", q, **SPAN) for q in (0.0, 0.01, 0.25, 0.5, 0.9, 0.99, 1.0)},
+    **{f"q{round(q * 100)}": hr.quantile("amount", q, **SPAN) for q in QUANTILES},
 )
 
 
@@ -48,7 +50,7 @@ NOW = HOUR - 1
 def fed(frame: pl.DataFrame, places: list[int]) -> ViewMachine:
     machine = build(VIEW)
     bounds = [0, *places, frame.height]
-    for low, high in zip(bounds, bounds[1:], strict=False):
+    for low, high in pairwise(bounds):
         machine.process(Batch(frame[low:high], low, np.full(high - low, NOW)))
     return machine
 
@@ -68,7 +70,7 @@ def test_distinct_is_within_five_percent(whole: ViewMachine) -> None:
 def test_a_quantile_is_within_half_a_percent(whole: ViewMachine) -> None:
     """Of the value itself, whatever its magnitude and sign."""
     found = whole.read("u1", NOW).features[2:]
-    expected = [EVENTS["amount"].quantile(q, "nearest") for q in (0.0, 0.01, 0.25, 0.5, 0.9, 0.99, 1.0)]
+    expected = [EVENTS["amount"].quantile(q, "nearest") for q in QUANTILES]
     assert found == [pytest.approx(value, rel=0.005 + 1e-9) for value in expected]
 
 
@@ -101,9 +103,7 @@ def test_up_to_the_limit_it_is_exact() -> None:
     )
     found = fed(pl.concat([frame, frame]), [100]).read("u1", NOW).features
     assert found[:2] == [bags.LIMIT, bags.LIMIT]
-    expected = [
-        pl.concat([frame, frame])["amount"].quantile(q, "nearest") for q in (0.0, 0.01, 0.25, 0.5, 0.9, 0.99, 1.0)
-    ]
+    expected = [pl.concat([frame, frame])["amount"].quantile(q, "nearest") for q in QUANTILES]
     assert found[2:] == expected
 
 

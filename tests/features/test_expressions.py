@@ -5,8 +5,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from payment_views import declare
-from test_windows import fed, payments
+from payment_views import declare, fed, payments
 
 import headrace as hr
 from headrace.features.machine import Batch, build

@@ -15,32 +15,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from payment_views import SCHEMA, declare
+from payment_views import declare, fed, payments
 
 import headrace as hr
 from headrace.features.machine import Batch, ViewMachine, build
-from headrace.testing import oracle
 from headrace.units import HOUR, MINUTE, SECOND, from_micros, round_tile
 
 MAX_INT = 2**63 - 2
-
-
-def payments(rows: list[dict[str, Any]]) -> pl.DataFrame:
-    """Events with `at` in microseconds, and defaults for what is not named."""
-    blank = {"user_id": "u1", "shop": 1, "paid": False}
-    return pl.DataFrame([{**blank, **row, "at": from_micros(row["at"])} for row in rows], schema=SCHEMA.columns)
-
-
-def fed(view: hr.View, *batches: pl.DataFrame, slack: int = 0) -> ViewMachine:
-    """A machine that has seen these, on event time."""
-    machine = build(view)
-    first = 0
-    for frame in batches:
-        at = oracle.event_times(frame, view.time).to_numpy()
-        now = np.maximum.accumulate(at if machine.newest is None else np.maximum(at, machine.newest))
-        machine.process(Batch(frame, first, now, slack))
-        first += frame.height
-    return machine
 
 
 def value(machine: ViewMachine, label: str, now: int, key: Any = "u1") -> Any:

@@ -226,6 +226,20 @@ def test_a_users_validator_is_obeyed() -> None:
     )
 
 
+def test_a_users_validator_that_breaks_costs_its_row_only() -> None:
+    class Fragile(Event):
+        n: int
+        at: datetime = event_time()
+
+        @field_validator("n")
+        @classmethod
+        def look_up(cls, n: int) -> int:
+            return {1: 10}[n]
+
+    decoded = decode(Schema.of(Fragile), b'{"n":1,"at":1}\n{"n":2,"at":1}', "ndjson")
+    assert ([10], ["validating it raised KeyError(2)"]) == (decoded.frame["n"].to_list(), reasons(decoded))
+
+
 # JSON documents
 
 

@@ -124,7 +124,10 @@ def test_frame(data: st.DataObject, schema: Schema) -> None:
     frame = pl.DataFrame(columns)
     same(by_row(schema, frame), decode_frame(schema, frame))
     file = io.BytesIO()
-    frame.write_parquet(file)
+    try:
+        frame.write_parquet(file)
+    except pl.exceptions.InvalidOperationError:
+        return  # a column of objects without keys, which Parquet has no type for
     same(by_row(schema, frame), decode_parquet(schema, file.getvalue()))
 
 

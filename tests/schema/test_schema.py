@@ -97,11 +97,7 @@ def test_snake_case(name: str, expected: str) -> None:
 
 def refused(fields: dict[str, Any], **config: Any) -> str:
     """What is said of a model with these annotations (and defaults, as pairs)."""
-    space = {
-        "__annotations__": {n: a[0] if isinstance(a, tuple) else a for n, a in fields.items()},
-        "__module__": __name__,
-    }
-    space |= {name: pair[1] for name, pair in fields.items() if isinstance(pair, tuple)}
+    pairs: Any = {name: kind if isinstance(kind, tuple) else (kind, ...) for name, kind in fields.items()}
     base: Any = type("Base", (Event,), {"model_config": ConfigDict(**config), "__module__": __name__})
     model = create_model("Bad", __base__=base, **pairs)
     with pytest.raises(SchemaError) as caught:
@@ -195,10 +191,8 @@ def test_extra_forbid_is_row_by_row() -> None:
     [("s", 1_700_000_000.123), ("ms", 1_700_000_000_123), ("us", 1_700_000_000_123_000), ("s", "1700000000.123")],
 )
 def test_an_event_built_in_python_reads_numbers_in_the_unit(unit: Any, value: Any) -> None:
-    model = type(
-        "E", (Event,), {"__annotations__": {"at": datetime}, "at": event_time(unit=unit), "__module__": __name__}
-    )
-    assert datetime(2023, 11, 14, 22, 13, 20, 123000, UTC) == model(at=value).at  # type: ignore[attr-defined]
+    model: Any = create_model("E", __base__=Event, at=(datetime, event_time(unit=unit)))
+    assert datetime(2023, 11, 14, 22, 13, 20, 123000, UTC) == model(at=value).at
 
 
 def test_event_time_inside_annotated_with_an_alias() -> None:

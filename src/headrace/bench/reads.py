@@ -17,7 +17,7 @@ from headrace.bench.child import Child
 from headrace.bench.harness import Report, installed, interleave
 
 KEYS = 1_000_000
-READ_RATE, BATCH_RATE, HTTP_RATE, HTTP_BATCH_RATE = 2_000, 200, 10_000, 200
+READ_RATE, BATCH_RATE, HTTP_RATE, HTTP_BATCH_RATE = 5_000, 200, 10_000, 200
 BATCH = 100
 CONNECTIONS = 64
 SECONDS = 3.0
@@ -111,6 +111,9 @@ def measure_http(report: Report, keys: int, runs: int, seed: int, seconds: float
                 add(report, name, batch, rounds)
                 report.add(name, f"{keys_text(batch)}, answered", "requests/s", [r["rate"] for r in rounds])
                 report.add(name, f"{keys_text(batch)}, load generator", "cores", [r["cpu"] for r in rounds])
+                if "server" in rounds[0]:
+                    cores = [r["server"]["cpu"] for r in rounds]
+                    report.add(name, f"{keys_text(batch)}, server with its engine", "cores", cores)
                 failed = sum(r["failed"] for r in rounds)
                 if failed:
                     report.notes.append(f"{name}: {failed:,} answers were not 200")

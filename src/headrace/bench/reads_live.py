@@ -14,7 +14,7 @@ import numpy as np
 
 from headrace.bench.child import serve
 from headrace.bench.data import bodies, user_ids, zipf
-from headrace.bench.harness import resident_bytes
+from headrace.bench.harness import BenchError, resident_bytes
 from headrace.bench.openloop import Feed, Pusher, call_on_schedule
 from headrace.bench.spending import Bench, ten_features
 from headrace.serving.server import BackgroundServer
@@ -37,6 +37,9 @@ def load(live: Any, bench: Bench, keys: int, rng: np.random.Generator) -> None:
         for body in bodies(bytes(feed.data), BODY):
             live.push(bench.stream, body, format="ndjson")
     live.drain()
+    held = live.stats().views[bench.view.name].keys
+    if held != keys:
+        raise BenchError(f"expected {keys:,} keys to be held after loading, found {held:,}")
 
 
 class Traffic:

@@ -44,8 +44,8 @@ class KeyIndex:
         return joined[SLOT].to_numpy()
 
     def _slots(self, frame: pl.DataFrame) -> Array:
-        keys: list[Any]
-        keys = frame[self.columns[0]].to_list() if len(self.columns) == 1 else frame.select(self.columns).rows()
+        columns = [frame[column].to_list() for column in self.columns]
+        keys: list[Any] = columns[0] if len(columns) == 1 else list(zip(*columns, strict=True))
         slots = list(map(self.slot_of.get, keys))
         if None in slots:
             for position, slot in enumerate(slots):

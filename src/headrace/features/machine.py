@@ -72,11 +72,17 @@ class ViewMachine:
         self.view = view
         self.newest = newest
         self.index = KeyIndex(view.keys)
-        self._computed = pl.DataFrame(schema=view.schema).select(**view.inputs).schema
+        self._schema = pl.DataFrame(schema=view.schema).select(**view.inputs).schema
         self.tables = [TileTable(layout) for layout in view.tables]
         self._empty = read_gathered(view, [gather(table.segments, np.array([-1])) for table in self.tables], 0)[0]
         self._swept = 0
         self._size = 0  # slots from here on are in no table yet
+        self._plain = {
+            name: expr.meta.output_name()
+            for name, expr in view.inputs.items()
+            if expr.meta.is_column() and expr.meta.output_name() in view.schema
+        }
+        self._exprs = {name: expr for name, expr in view.inputs.items() if name not in self._plain}
         self._sorted = any(layout.slots for layout in view.tables)
         for table, layout in zip(self.tables, view.tables, strict=True):
             part = (snapshot or {}).get(view.part(layout))
@@ -109,7 +115,7 @@ class ViewMachine:
         if inputs.height == 0:
             return prepared
         # Only now: a key all of whose events are too late must not take a slot that nothing would free.
-        inputs = inputs.drop(self.view.keys).with_columns(pl.Series(SLOT, self.index.assign(inputs)))
+        inputs = inputs.hstack([pl.Series(SLOT, self.index.assign(inputs))])
         prepared.size = self.index.size
         if self._sorted and (at[1:] < at[:-1]).any():
             order = np.argsort(at, kind="stable")
@@ -129,8 +135,8 @@ class ViewMachine:
     def _inputs(self, batch: Batch, prepared: Prepared) -> tuple[pl.DataFrame, Array]:
         """Keys, event time, arrival number and the user's expressions, of the rows that can be used."""
         frame, used = batch.frame, np.arange(batch.frame.height)
-        nameless = frame.select(pl.any_horizontal(pl.col(list(self.view.keys)).is_null())).to_series()
-        if nameless.any():
+        if any(frame[key].null_count() for key in self.view.keys):
+            nameless = frame.select(pl.any_horizontal(pl.col(list(self.view.keys)).is_null())).to_series()
             gone = nameless.to_numpy()
             prepared.refused.append(Refused(used[gone], f"{self.view.name}: the key {list(self.view.keys)} is null"))
             used = used[~gone]
@@ -141,26 +147,34 @@ class ViewMachine:
         if failed:
             keep = np.setdiff1d(np.arange(len(used)), [row for row, _ in failed])
             frame, used = frame[keep], used[keep]
-        keys = frame.select(self.view.keys)
-        times = {AT: frame[self.view.time].to_physical(), SEQ: pl.Series(batch.first + used)}
-        return pl.concat([keys.with_columns(**times), computed], how="horizontal"), used
+        keys = [frame[key] for key in self.view.keys]
+        times = [frame[self.view.time].to_physical().alias(AT), pl.Series(SEQ, batch.first + used)]
+        return pl.DataFrame([*keys, *times, *computed.get_columns()]), used
 
     def _evaluate(self, frame: pl.DataFrame, first: int = 0) -> tuple[pl.DataFrame, list[tuple[int, str]]]:
         """The user's expressions on every row. Where they fail, halving finds the rows on which they do."""
         if frame.height == 0:
-            return pl.DataFrame(schema=self._computed), []
+            return pl.DataFrame(schema=self._schema), []
         try:
-            return frame.select(**self.view.inputs), []
+            return self._computed(frame), []
         except Exception as error:  # noqa: BLE001 - whatever a user's function raises makes its row a dead letter
             if frame.height == 1:
                 text = str(error).splitlines()[0] if str(error) else ""
-                return pl.DataFrame(schema=self._computed), [
-                    (first, f"{self.view.name}: {type(error).__name__}: {text}")
-                ]
+                return pl.DataFrame(schema=self._schema), [(first, f"{self.view.name}: {type(error).__name__}: {text}")]
         half = frame.height // 2
         left, failed = self._evaluate(frame[:half], first)
         right, more = self._evaluate(frame[half:], first + half)
         return pl.concat([left, right]), failed + more
+
+    def _computed(self, frame: pl.DataFrame) -> pl.DataFrame:
+        # Columns as they are need no query, which would cost more than all else on a batch of few rows.
+        computed = frame.select(**self._exprs) if self._exprs else frame
+        return pl.DataFrame(
+            [
+                frame[self._plain[name]].alias(name) if name in self._plain else computed[name]
+                for name in self.view.inputs
+            ]
+        )
 
     def _late(self, prepared: Prepared, at: Array, now: Array, used: Array, slack: int) -> bool:
         """Whether any row is past the window of some table; those past all of them are refused."""
@@ -188,8 +202,9 @@ class ViewMachine:
         gone = _gone(layout, at, now, slack)
         if gone.any():
             inputs = inputs.filter(pl.Series(~gone))
-        tile = pl.col(AT) // layout.every * layout.every if layout.every else pl.lit(0, pl.Int64)
-        inputs = inputs.with_columns(tile.alias(TILE))
+            at = at[~gone]
+        tile = at // layout.every * layout.every if layout.every else np.zeros(len(at), np.int64)
+        inputs = inputs.hstack([pl.Series(TILE, tile)])
         grouped = inputs.group_by(SLOT, TILE, maintain_order=False).agg(_partials(layout))
         slot, tiles = grouped[SLOT].to_numpy(), grouped[TILE].to_numpy()
         found = [_counted(inputs, grouped, bag) for bag in layout.bags]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -40,10 +40,7 @@ def judge_json(schema: Schema, text: bytes) -> Row:
     Raises:
         RefusedError: Pydantic refuses it, or a column cannot hold it.
     """
-    try:
-        return _stored(schema, schema.model.model_validate_json(text))
-    except ValidationError as error:
-        raise RefusedError(sentence(error)) from None
+    return _judged(schema, schema.model.model_validate_json, text)
 
 
 def judge_python(schema: Schema, row: Any) -> Row:
@@ -52,12 +49,17 @@ def judge_python(schema: Schema, row: Any) -> Row:
     Raises:
         RefusedError: Pydantic refuses it, or a column cannot hold it.
     """
+    return _judged(schema, schema.model.model_validate, row)
+
+
+def _judged(schema: Schema, validate: Callable[[Any], BaseModel], row: Any) -> Row:
     try:
-        return _stored(schema, schema.model.model_validate(row))
+        event = validate(row)
     except ValidationError as error:
         raise RefusedError(sentence(error)) from None
-    except (UnicodeEncodeError, OverflowError, RecursionError) as error:
-        raise RefusedError(shorten(f"cannot be read: {error}", _LONGEST_REASON)) from None
+    except Exception as error:  # noqa: BLE001 - a validator of the user's may raise anything: it costs its row only
+        raise RefusedError(shorten(f"validating it raised {error!r}", _LONGEST_REASON)) from error
+    return _stored(schema, event)
 
 
 def _stored(schema: Schema, event: BaseModel) -> Row:

@@ -238,7 +238,7 @@ class Remote:
 def _address(url: str) -> str:
     try:
         parsed = httpx.URL(url)
-        if parsed.scheme in ("http", "https") and parsed.host.strip("["):
+        if parsed.scheme in ("http", "https") and parsed.host:
             return url.rstrip("/")
     except (httpx.InvalidURL, ValueError):
         pass

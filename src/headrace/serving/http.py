@@ -38,7 +38,7 @@ MAX_KEYS = 10_000
 MAX_KEYS_BODY = 8 * MIB
 ARROW = b"application/vnd.apache.arrow.stream"
 # More keys than this are read on a thread: at some 10 µs each they would hold the event loop for too long.
-_KEYS_ON_LOOP = 200
+_KEYS_ON_LOOP = 32
 _FEATURES = b"/v1/features/"
 _READ, _READ_MANY, _REST = "/v1/features/{view}/{key}", "/v1/features/{view}", "other"
 

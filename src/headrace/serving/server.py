@@ -228,6 +228,8 @@ def bind(host: str, port: int) -> socket.socket:
     Raises:
         ConfigError: The port is taken or not allowed, or the host is none of this machine's.
     """
+    if not 0 <= port <= 65_535:  # the C library would take it modulo 65,536
+        raise ConfigError(f"expected a port from 0 (a free one) to 65535, found {port}")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
