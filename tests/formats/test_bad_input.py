@@ -206,6 +206,14 @@ def test_where_a_nested_value_is_wrong() -> None:
     ]
 
 
+@pytest.mark.parametrize("item", ["5", "true", "null", "[1]", '{"a":1}'])
+def test_something_else_in_a_list_of_text(item: str) -> None:
+    good, bad = b'{"at":1,"part":{"sku":"s"},"tags":["5"]}', b'{"at":1,"part":{"sku":"s"},"tags":["a",%s]}'
+    decoded = decode(Schema.of(Nested), b"\n".join([good] * MANY + [bad % item.encode()]), "ndjson")
+    assert [MANY] == [r.row for r in decoded.rejects]
+    assert decoded.rejects[0].reason.startswith("tags.1: expected a valid string, found ")
+
+
 def test_a_users_validator_is_obeyed() -> None:
     class Upper(Event):
         name: str = Field(alias="who")
@@ -237,7 +245,7 @@ def test_a_users_validator_that_breaks_costs_its_row_only() -> None:
             return {1: 10}[n]
 
     decoded = decode(Schema.of(Fragile), b'{"n":1,"at":1}\n{"n":2,"at":1}', "ndjson")
-    assert ([10], ["validating it raised KeyError(2)"]) == (decoded.frame["n"].to_list(), reasons(decoded))
+    assert (decoded.frame["n"].to_list(), reasons(decoded)) == ([10], ["validating it raised KeyError(2)"])
 
 
 # JSON documents

@@ -15,11 +15,12 @@ import polars as pl
 
 from headrace.features import bags, slots
 from headrace.features.keys import KeyIndex
-from headrace.features.layout import AT, REDUCED, SEQ, SLOT, TILE, Array, Bag, Blocks, TableLayout
+from headrace.features.layout import AT, REDUCED, SEQ, TILE, Array, Bag, Blocks, TableLayout
 from headrace.features.read import Gathered, Values, gather, read_gathered, read_one
 from headrace.features.table import Change, TileTable
 from headrace.features.view import View
 
+PAIR, VALUE, COUNT = "__pair", "__value", "__count"
 Snapshot = Mapping[str, pl.DataFrame]
 # A table, and of the runs that lost tiles: slots, new offsets, new lengths.
 Expired = tuple[TileTable, tuple[Array, Array, Array]]
@@ -114,14 +115,12 @@ class ViewMachine:
             inputs, at, now = self._without_late(inputs, at, now, batch.slack)
         if inputs.height == 0:
             return prepared
-        # Only now: a key all of whose events are too late must not take a slot that nothing would free.
-        inputs = inputs.hstack([pl.Series(SLOT, self.index.assign(inputs))])
-        prepared.size = self.index.size
         if self._sorted and (at[1:] < at[:-1]).any():
             order = np.argsort(at, kind="stable")
             inputs, at, now = inputs[order], at[order], now[order]
         for table in self.tables:
             prepared.changes.append((table, self._change(table, inputs, at, now, batch.slack)))
+        prepared.size = self.index.size
         return prepared
 
     def commit(self, prepared: Prepared) -> None:
@@ -205,9 +204,11 @@ class ViewMachine:
             at = at[~gone]
         tile = at // layout.every * layout.every if layout.every else np.zeros(len(at), np.int64)
         inputs = inputs.hstack([pl.Series(TILE, tile)])
-        grouped = inputs.group_by(SLOT, TILE, maintain_order=False).agg(_partials(layout))
-        slot, tiles = grouped[SLOT].to_numpy(), grouped[TILE].to_numpy()
-        found = [_counted(inputs, grouped, bag) for bag in layout.bags]
+        by = [*self.view.keys, TILE]
+        grouped = inputs.group_by(by, maintain_order=False).agg(_partials(layout))
+        # Only now: a key all of whose events are too late must not take a slot that nothing would free.
+        slot, tiles = self.index.assign(grouped), grouped[TILE].to_numpy()
+        found = [_counted(inputs, grouped, by, bag) for bag in layout.bags]
         return table.prepare(self.index.size, slot, tiles, _blocks(layout, grouped), found)
 
     # -- time and memory -------------------------------------------------------------------------------------------
@@ -358,16 +359,16 @@ def _blocks(layout: TableLayout, grouped: pl.DataFrame) -> Blocks:
     return blocks
 
 
-def _counted(inputs: pl.DataFrame, grouped: pl.DataFrame, bag: Bag) -> pl.DataFrame:
-    """How often each value occurs in each (slot, tile) row of `grouped`: (pair, value, count)."""
-    pairs = grouped.select(SLOT, TILE).with_row_index("pair")
+def _counted(inputs: pl.DataFrame, grouped: pl.DataFrame, by: list[str], bag: Bag) -> pl.DataFrame:
+    """How often each value occurs in each row of `grouped`, which is by key and tile: (pair, value, count)."""
+    pairs = grouped.lazy().select(by).with_row_index(PAIR)
     counted = (
         inputs.lazy()
         .filter(pl.col(bag.column).is_not_null())
-        .group_by(SLOT, TILE, pl.col(bag.column).alias("value"))
-        .agg(pl.len().cast(pl.Int64).alias("count"))
-        .join(pairs.lazy(), on=[SLOT, TILE], how="inner")
-        .select(pl.col("pair").cast(pl.Int64), "value", "count")
+        .group_by(*by, pl.col(bag.column).alias(VALUE))
+        .agg(pl.len().cast(pl.Int64).alias(COUNT))
+        .join(pairs, on=by, how="inner")
+        .select(pl.col(PAIR).cast(pl.Int64).alias("pair"), pl.col(VALUE).alias("value"), pl.col(COUNT).alias("count"))
         .collect()
     )
     return counted.with_columns(value=bags.stored(bag, counted["value"]))

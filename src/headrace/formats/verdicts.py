@@ -57,7 +57,7 @@ def _judged(schema: Schema, validate: Callable[[Any], BaseModel], row: Any) -> R
         event = validate(row)
     except ValidationError as error:
         raise RefusedError(sentence(error)) from None
-    except Exception as error:  # noqa: BLE001 - a validator of the user's may raise anything: it costs its row only
+    except Exception as error:
         raise RefusedError(shorten(f"validating it raised {error!r}", _LONGEST_REASON)) from error
     return _stored(schema, event)
 
