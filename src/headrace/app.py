@@ -114,7 +114,7 @@ class App:
             raise ConfigError(f"there is a stream {label!r} already; give this one another with name=")
         if url is not None:
             CONNECTORS.find("source", url)
-        stream = Stream(label, schema, url, duration(lateness))
+        stream = Stream(label, schema, url, duration(lateness, zero=True))
         self.streams[label] = stream
         return stream
 

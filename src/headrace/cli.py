@@ -178,8 +178,8 @@ def load_app(target: str) -> App:
 
 
 def _run(parsed: argparse.Namespace) -> int:
-    from headrace.ops.security import read_api_key
-    from headrace.serving.server import serve
+    from headrace.ops.security import check_binding, read_api_key
+    from headrace.serving.server import bind, serve
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     app = load_app(parsed.app)
@@ -188,8 +188,12 @@ def _run(parsed: argparse.Namespace) -> int:
     from headrace.plan import check
 
     check(app)
+    key = read_api_key(parsed.api_key_file)
+    # Before the data directory is made and its state recovered, which can take a while.
+    check_binding(parsed.host, key)
+    bind(parsed.host, parsed.port).close()
     live = app.open(None if parsed.in_memory else Path(parsed.data))
-    return int(serve(live, parsed.host, parsed.port, api_key=read_api_key(file=parsed.api_key_file)))
+    return int(serve(live, parsed.host, parsed.port, api_key=key))
 
 
 def _check(parsed: argparse.Namespace) -> int:

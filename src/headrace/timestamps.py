@@ -36,7 +36,7 @@ _ISO = (
     r"(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])?$"
 )
 _ZONED = r"(Z|[+-][0-9]{2}:[0-9]{2})$"
-# Past 2^53 a float skips integers, so what it says is no longer what was written.
+# From 2^53 a float skips integers: even 2^53 itself may have been written as 2^53 + 1.
 EXACT_FLOAT = 2**53
 
 
@@ -116,7 +116,7 @@ def numbers_to_time(numbers: pl.Expr, dtype: pl.DataType, scale: int) -> pl.Expr
     micros = whole.cast(pl.Int64, strict=False) * scale + (
         ((numbers - whole) * scale).round(mode="half_to_even").cast(pl.Int64, strict=False)
     )
-    return pl.when(inside & (numbers.abs() <= EXACT_FLOAT)).then(micros).cast(TIME)
+    return pl.when(inside & (numbers.abs() < EXACT_FLOAT)).then(micros).cast(TIME)
 
 
 def text_to_time(text: pl.Series) -> pl.Series:

@@ -44,14 +44,15 @@ ROUND = tuple(
 )
 
 
-def duration(text: str | timedelta | int | float) -> int:
+def duration(text: str | timedelta | int | float, *, zero: bool = False) -> int:
     """Microseconds of a duration.
 
     Args:
         text: "250ms", "10m", "1h30m", "7d", a `timedelta`, or a number of seconds.
+        zero: Whether it may be 0.
 
     Raises:
-        ConfigError: Not a duration, or not greater than 0.
+        ConfigError: Not a duration, or less than it may be.
     """
     if isinstance(text, timedelta):
         micros = text // timedelta(microseconds=1)
@@ -69,8 +70,8 @@ def duration(text: str | timedelta | int | float) -> int:
         micros = round(sum(float(number) * _UNITS[unit] for number, unit in parts))
     else:
         raise ConfigError(f'expected a duration such as "10m", found {text!r}')
-    if micros <= 0:
-        raise ConfigError(f"expected a duration greater than 0, found {text!r}")
+    if micros < (0 if zero else 1):
+        raise ConfigError(f"expected a duration {'of at least' if zero else 'greater than'} 0, found {text!r}")
     return micros
 
 

@@ -16,7 +16,7 @@ import pytest
 from fraud_desk import make_app
 
 import headrace as hr
-from headrace.serving import server as serving
+from headrace.serving import connection
 from headrace.serving.live import Live
 from headrace.serving.server import BackgroundServer, bind, serve
 from headrace.testing.clock import VirtualClock
@@ -177,19 +177,19 @@ def test_a_header_without_end_is_refused(url: str) -> None:
 
 
 def test_half_a_header_is_not_waited_for_for_ever(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving, "STUCK_SECONDS", 1)
+    monkeypatch.setattr(connection, "STUCK_SECONDS", 1)
     with BackgroundServer(live) as server:
         assert converse(server.url, b"GET / HTTP/1.1\r\nhost:") == b""
 
 
 def test_a_connection_that_sends_nothing_is_closed(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving, "STUCK_SECONDS", 1)
+    monkeypatch.setattr(connection, "STUCK_SECONDS", 1)
     with BackgroundServer(live) as server:
         assert converse(server.url) == b""
 
 
 def test_a_connection_in_use_is_not_closed(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving, "STUCK_SECONDS", 2)
+    monkeypatch.setattr(connection, "STUCK_SECONDS", 2)
     never = hr.Token({"push": 10**9})
     with BackgroundServer(live) as server, httpx.Client(base_url=server.url) as http:
         answer = http.get("/v1/features/spending/u1", params={"after": str(never), "timeout": 4})
@@ -197,7 +197,7 @@ def test_a_connection_in_use_is_not_closed(live: Live, monkeypatch: pytest.Monke
 
 
 def test_more_connections_than_there_may_be_are_told_so(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving, "MAX_CONNECTIONS", 2)
+    monkeypatch.setattr(connection, "MAX_CONNECTIONS", 2)
     with BackgroundServer(live) as server:
         clients = [httpx.Client(base_url=server.url) for _ in range(3)]
         statuses = [client.get("/healthz").status_code for client in clients]

@@ -25,6 +25,9 @@ from headrace.units import MAX_TIME, MIN_TIME
 from headrace.values import MAX_INT, store
 
 
+_SURE_QUOTIENT = 2**40
+
+
 class Null(Enum):
     """What a null in a column stands for in the input."""
 
@@ -333,9 +336,9 @@ def _length_violated(value: pl.Expr, field: Field, name: str, limit: int) -> pl.
 def _not_a_multiple(value: pl.Expr, field: Field, step: float) -> pl.Expr:
     if field.kind == "int" and isinstance(step, int):
         return value % step != 0
-    # Pydantic's own tolerance for floats: a billionth of the value, from either side of a multiple.
-    rest, slack = (value % step).abs(), value.abs() / 1e9
-    return (rest > slack) & ((rest - step).abs() > slack)
+    # Pydantic's tolerance for floats differs by version; a quotient that leads back exactly is within any of them.
+    quotient = (value / step).round()
+    return (quotient * step != value) | (quotient.abs() >= _SURE_QUOTIENT)
 
 
 def _instance(dtype: Any) -> pl.DataType:

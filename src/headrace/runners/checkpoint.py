@@ -65,9 +65,10 @@ def restore(app: App, journal: Journal | None, log: PushLog) -> Restored:
             f"the push log ends at position {log.position}, but the last checkpoint has seen {stored}: the end of the "
             "log is damaged or was removed; restore the directory from a backup, or begin a new one"
         )
-    streams = {name: (state["seq"], state["newest"]) for name, state in meta["streams"].items()}
     backfill = set(app.views) - kept
-    positions = _positions(app, meta["positions"], kept)
+    positions, again = _positions(app, meta["positions"], kept)
+    # A stream that is read again begins at its first event time, or all but its newest rows would count as late.
+    streams = {name: (one["seq"], one["newest"]) for name, one in meta["streams"].items() if name not in again}
     if backfill and log.first > 1:
         logger.warning(
             "the views %s are new or have changed; of what was pushed, the log still holds only what came after "
@@ -79,9 +80,9 @@ def restore(app: App, journal: Journal | None, log: PushLog) -> Restored:
     return Restored(positions, streams, parts, backfill, dropped)
 
 
-def _positions(app: App, stored: Mapping[str, Any], kept: set[str]) -> dict[str, Any]:
-    """Where each source goes on; one whose views are all new or changed begins again."""
-    positions = dict(stored)
+def _positions(app: App, stored: Mapping[str, Any], kept: set[str]) -> tuple[dict[str, Any], set[str]]:
+    """Where each source goes on, and the streams whose source begins again since their views are all new or changed."""
+    positions, again = dict(stored), set()
     for stream in app.streams.values():
         views = [name for name, view in app.views.items() if view.stream == stream.name]
         if stream.url is None or not views or all(name in kept for name in views):
@@ -95,8 +96,9 @@ def _positions(app: App, stored: Mapping[str, Any], kept: set[str]) -> dict[str,
                 source,
             )
         elif positions.pop(source, None) is not None:
+            again.add(stream.name)
             logger.warning("all views of %r are new or have changed: %s is read again", stream.name, source)
-    return positions
+    return positions, again
 
 
 class Checkpointer:

@@ -21,7 +21,7 @@ from headrace.serving import tools
 from headrace.serving.rows import Row, RowMaker
 from headrace.serving.stats import Stats, measure
 from headrace.serving.token import Token, token_text
-from headrace.units import MAX_TIME, MIN_TIME, duration, to_micros
+from headrace.units import MAX_TIME, MIN_TIME, duration, format_duration, to_micros
 
 if TYPE_CHECKING:
     from headrace.app import App, Stream
@@ -121,6 +121,7 @@ class Live:
         if after is not None:
             self._wait(after, timeout)
         moment = self._moment(target, now)
+        self._runner.alive()
         token = self._seen()
         values = self._runner.store.read(target.name, wanted, moment)
         row = self._makers[target.name].one(wanted, values, token)
@@ -176,6 +177,7 @@ class Live:
             raise TooLargeError(f"expected at most {MOST_KEYS} keys a call, found {len(wanted)}; ask in parts")
         if after is not None:
             self._wait(after, timeout)
+        self._runner.alive()
         return target, wanted, self._runner.store.read_many(target.name, wanted, self._moment(target, now))
 
     def now(self, view: View | str | Stream) -> int:
@@ -199,7 +201,7 @@ class Live:
         lateness = self.app.streams[view.stream].lateness
         if moment < current - lateness and view.horizon is not None:
             raise InputError(
-                f"now: reads reach {lateness / 1e6:g} s back, found {(current - moment) / 1e6:g} s; "
+                f"now: reads reach {format_duration(lateness)} back, found {format_duration(current - moment)}; "
                 "declare the stream with a longer lateness"
             )
         return moment

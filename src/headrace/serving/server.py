@@ -1,9 +1,4 @@
-"""The server process: uvicorn around the ASGI app, with bounds on what a connection may hold, and a clean end.
-
-uvicorn leaves three things to a proxy in front of it, which a server of one process does not have: a client that
-sends half a header and then nothing, one that never reads its answer, and a header without end. Each holds a
-connection for ever. So once a second every connection is looked at, and one that has made no progress for long is
-closed. (A body that comes slowly is `body`'s.)
+"""The server process: uvicorn around the ASGI app, and a clean end.
 
 A first SIGTERM or SIGINT stops accepting, lets what is being answered finish, closes the live app (which writes its
 checkpoint) and ends with status 0. A second one ends the process at once: what was acknowledged is on disk by then.
@@ -22,14 +17,12 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from headrace.errors import ClosedError, ConfigError
 from headrace.ops.security import check_binding
+from headrace.serving.connection import STUCK_SECONDS, Connection
 from headrace.serving.http import MAX_BODY, http_app
-from headrace.serving.problems import BUSY, HEAD_TOO_LARGE, MEDIA_TYPE, Kind, ProblemError, problem_of
 
 if TYPE_CHECKING:
     from headrace.serving.live import Live
@@ -38,68 +31,9 @@ log = logging.getLogger("headrace.http")
 
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8900
-MAX_CONNECTIONS = 1_000
-MAX_HEAD = 64 << 10
-STUCK_SECONDS = 30
 # How long requests may take to finish once the server is told to stop.
 GRACE_SECONDS = 10
 _BACKLOG = 2048
-_BAD_REQUEST = Kind("bad-request", 400, "The bytes are not an HTTP request")
-
-
-class Connection(HttpToolsProtocol):
-    """One connection, with bounds on its header and its silence."""
-
-    def connection_made(self, transport: Any) -> None:
-        self._in_head = False
-        self._head_bytes = 0
-        self._requests = 0
-        self._sweep = (0, 0)
-        self._still = 0
-        super().connection_made(transport)
-        if len(self.connections) > MAX_CONNECTIONS:
-            self.refuse(BUSY, f"expected at most {MAX_CONNECTIONS:,} connections at once; retry shortly")
-
-    def data_received(self, data: bytes) -> None:
-        if self.transport.is_closing():
-            return
-        super().data_received(data)
-        if self._in_head:
-            self._head_bytes += len(data)
-            if self._head_bytes > MAX_HEAD:
-                self.refuse(HEAD_TOO_LARGE, f"expected a header of at most {MAX_HEAD >> 10} KiB, found more")
-
-    def on_message_begin(self) -> None:
-        self._in_head = True
-        self._head_bytes = 0
-        super().on_message_begin()
-
-    def on_headers_complete(self) -> None:
-        self._in_head = False
-        self._requests += 1
-        super().on_headers_complete()
-
-    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's, in plain text
-        """What uvicorn answers to bytes that are not HTTP."""
-        self.refuse(_BAD_REQUEST, "expected an HTTP/1.1 request, found something else")
-
-    def refuse(self, kind: Kind, detail: str) -> None:
-        """Answer without asking the app, and close."""
-        body = msgspec.json.encode(problem_of(ProblemError(kind, detail)))
-        head = f"HTTP/1.1 {kind.status} {kind.title}\r\ncontent-type: {MEDIA_TYPE}\r\ncontent-length: {len(body)}\r\n"
-        self.transport.write(head.encode("ascii") + b"connection: close\r\n\r\n" + body)
-        self.transport.close()
-
-    def look(self) -> None:
-        """Once a second: count how long nothing has moved, and close what is stuck."""
-        unread = self.transport.get_write_buffer_size()
-        waits_for_head = self.cycle is None or self.cycle.response_complete
-        moved = (self._requests, unread)
-        stuck = moved == self._sweep and (unread > 0 or waits_for_head)
-        self._sweep = moved
-        self._still = self._still + 1 if stuck else 0
-        if self._still >= STUCK_SECONDS:
-            self.transport.abort()
 
 
 class Server(uvicorn.Server):
