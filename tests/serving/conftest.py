@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-from fraud_desk import NOON, make_app
+from fraud_desk import NOON, PAID, make_app
 
 import headrace as hr
 from headrace.serving.live import Live
@@ -28,13 +28,7 @@ def live(clock: VirtualClock) -> Iterator[Live]:
 @pytest.fixture
 def paid(live: Live) -> hr.Token:
     """Two payments of u1, which reads see."""
-    token = live.push(
-        "payment",
-        [
-            {"user_id": "u1", "amount": 5.0, "merchant": "a", "at": "2026-01-31T11:59:00Z"},
-            {"user_id": "u1", "amount": 2000.0, "merchant": "b", "at": "2026-01-31T11:59:58Z"},
-        ],
-    )
+    token = live.push("payment", PAID)
     live.drain()
     return token
 
@@ -55,3 +49,19 @@ def http(url: str) -> Iterator[httpx.Client]:
 def remote(url: str) -> Iterator[hr.Remote]:
     with hr.connect(url) as connected:
         yield connected
+
+
+@pytest.fixture(scope="session")
+def steady_live() -> Iterator[Live]:
+    """An app that holds two payments of u1, for tests that only look."""
+    with make_app(VirtualClock(NOON)).open() as opened:
+        opened.push("payment", PAID)
+        opened.drain()
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def steady(steady_live: Live) -> Iterator[httpx.Client]:
+    """A client of a server that all tests share: they must leave it as it is."""
+    with BackgroundServer(steady_live) as server, httpx.Client(base_url=server.url) as client:
+        yield client

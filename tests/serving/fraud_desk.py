@@ -10,6 +10,10 @@ import headrace as hr
 from headrace.testing.clock import VirtualClock
 
 NOON = "2026-01-31T12:00:00Z"
+PAID = [
+    {"user_id": "u1", "amount": 5.0, "merchant": "a", "at": "2026-01-31T11:59:00Z"},
+    {"user_id": "u1", "amount": 2000.0, "merchant": "b", "at": "2026-01-31T11:59:58Z"},
+]
 
 
 class Payment(hr.Event):

@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -52,8 +53,8 @@ def test_a_row_is_the_key_the_features_and_their_time(http: httpx.Client, paid: 
     assert (answer.headers["content-type"], answer.headers["cache-control"]) == ("application/json", "no-store")
 
 
-def test_head_is_get_without_its_body(http: httpx.Client, paid: hr.Token) -> None:
-    got, head = http.get("/v1/features/spending/u1"), http.head("/v1/features/spending/u1")
+def test_head_is_get_without_its_body(steady: httpx.Client) -> None:
+    got, head = steady.get("/v1/features/spending/u1"), steady.head("/v1/features/spending/u1")
     assert (head.status_code, head.content) == (200, b"")
     assert head.headers["content-length"] == got.headers["content-length"]
 
@@ -74,8 +75,8 @@ def test_a_composite_key_is_several_segments(live: Live, http: httpx.Client) -> 
     assert (row["origin"], row["flight"], row["departures"], row["mean_delay"]) == ("A/B", 7, 1, 3.0)
 
 
-def test_an_empty_key_is_a_key(http: httpx.Client) -> None:
-    assert http.get("/v1/features/spending/").json()["user_id"] == ""
+def test_an_empty_key_is_a_key(steady: httpx.Client) -> None:
+    assert steady.get("/v1/features/spending/").json()["user_id"] == ""
 
 
 @pytest.mark.parametrize(
@@ -107,9 +108,9 @@ def test_an_empty_key_is_a_key(http: httpx.Client) -> None:
     ],
 )
 def test_a_wrong_address_is_answered_with_what_was_expected(
-    http: httpx.Client, path: str, status: int, kind: str, detail: str
+    steady: httpx.Client, path: str, status: int, kind: str, detail: str
 ) -> None:
-    found = problem(http.get(path))
+    found = problem(steady.get(path))
     assert found[:2] == (status, kind)
     assert detail in found[2]
 
@@ -126,19 +127,19 @@ def test_a_wrong_address_is_answered_with_what_was_expected(
     ],
 )
 def test_a_wrong_method_is_answered_with_the_right_one(
-    http: httpx.Client, method: str, path: str, allowed: str
+    steady: httpx.Client, method: str, path: str, allowed: str
 ) -> None:
-    answer = http.request(method, path)
+    answer = steady.request(method, path)
     assert problem(answer)[:2] == (405, "method-not-allowed")
     assert sorted(answer.headers["allow"].split(", ")) == allowed.split(", ")
 
 
-def test_the_instance_of_a_problem_is_the_address(http: httpx.Client) -> None:
-    assert http.get("/v1/features/nothing/u1").json()["instance"] == "/v1/features/nothing/u1"
+def test_the_instance_of_a_problem_is_the_address(steady: httpx.Client) -> None:
+    assert steady.get("/v1/features/nothing/u1").json()["instance"] == "/v1/features/nothing/u1"
 
 
-def test_a_read_may_be_of_another_moment(http: httpx.Client, paid: hr.Token) -> None:
-    row = http.get("/v1/features/spending/u1", params={"now": "2026-01-31T12:08:30Z"}).json()
+def test_a_read_may_be_of_another_moment(steady: httpx.Client) -> None:
+    row = steady.get("/v1/features/spending/u1", params={"now": "2026-01-31T12:08:30Z"}).json()
     assert (row["total_10m"], row["age"]) == (2005.0, 512.0)
 
 
@@ -148,9 +149,9 @@ def test_a_read_after_a_push_sees_it(http: httpx.Client) -> None:
     assert row["total_10m"] == 7.0
 
 
-def test_a_read_after_what_has_not_been_pushed_is_refused_in_time(http: httpx.Client) -> None:
+def test_a_read_after_what_has_not_been_pushed_is_refused_in_time(steady: httpx.Client) -> None:
     never = str(hr.Token({"push": 10**9}))
-    found = problem(http.get("/v1/features/spending/u1", params={"after": never, "timeout": "10ms"}))
+    found = problem(steady.get("/v1/features/spending/u1", params={"after": never, "timeout": "10ms"}))
     assert found[:2] == (504, "stale")
 
 
@@ -171,9 +172,9 @@ def test_a_read_that_waits_does_not_keep_a_push_from_coming(live: Live, http: ht
     assert [row["total_10m"] for row in rows] == [7.0] * 3
 
 
-def test_an_old_value_is_refused_where_a_fresh_one_is_asked_for(http: httpx.Client, paid: hr.Token) -> None:
-    fresh = http.get("/v1/features/spending/u1", params={"max_age": "2s"})
-    stale = http.get("/v1/features/spending/u1", params={"max_age": "1s", "timeout": 0})
+def test_an_old_value_is_refused_where_a_fresh_one_is_asked_for(steady: httpx.Client) -> None:
+    fresh = steady.get("/v1/features/spending/u1", params={"max_age": "2s"})
+    stale = steady.get("/v1/features/spending/u1", params={"max_age": "1s", "timeout": 0})
     assert (fresh.status_code, problem(stale)[:2]) == (200, (504, "stale"))
 
 
@@ -186,15 +187,15 @@ def test_many_rows_come_in_the_order_of_their_keys(http: httpx.Client, paid: hr.
     assert rows[1] == ROW | {"token": str(paid)}
 
 
-def test_composite_keys_are_lists_or_objects(http: httpx.Client) -> None:
+def test_composite_keys_are_lists_or_objects(steady: httpx.Client) -> None:
     keys = [["EWR", 1], {"flight": 2, "origin": "JFK"}]
-    rows = http.post("/v1/features/route", json={"keys": keys}).json()["rows"]
+    rows = steady.post("/v1/features/route", json={"keys": keys}).json()["rows"]
     assert [(row["origin"], row["flight"]) for row in rows] == [("EWR", 1), ("JFK", 2)]
 
 
 @pytest.mark.parametrize("count", [0, 1, 1000, 10_000])
-def test_any_number_of_keys_up_to_the_limit(http: httpx.Client, count: int) -> None:
-    rows = http.post("/v1/features/spending", json={"keys": [str(n) for n in range(count)]}).json()["rows"]
+def test_any_number_of_keys_up_to_the_limit(steady: httpx.Client, count: int) -> None:
+    rows = steady.post("/v1/features/spending", json={"keys": [str(n) for n in range(count)]}).json()["rows"]
     assert [row["user_id"] for row in rows] == [str(n) for n in range(count)]
 
 
@@ -221,8 +222,8 @@ def test_many_rows_come_as_an_arrow_stream_if_asked(live: Live, http: httpx.Clie
         (b'{"keys": ["' + b"x" * (8 << 20) + b'"]}', 413, "expected a body of at most 8 MiB"),
     ],
 )
-def test_a_wrong_body_of_many_keys(http: httpx.Client, body: bytes, status: int, detail: str) -> None:
-    found = problem(http.post("/v1/features/spending", content=body))
+def test_a_wrong_body_of_many_keys(steady: httpx.Client, body: bytes, status: int, detail: str) -> None:
+    found = problem(steady.post("/v1/features/spending", content=body))
     assert found[0] == status
     assert detail in found[2]
 
@@ -311,9 +312,9 @@ def test_of_many_rejected_rows_a_hundred_are_named_unless_more_are_asked_for(htt
     ],
 )
 def test_a_push_that_cannot_be_used_at_all(
-    http: httpx.Client, path: str, content: bytes, headers: dict[str, str], status: int, detail: str
+    steady: httpx.Client, path: str, content: bytes, headers: dict[str, str], status: int, detail: str
 ) -> None:
-    found = problem(http.post(path, content=content, headers=headers))
+    found = problem(steady.post(path, content=content, headers=headers))
     assert found[0] == status
     assert detail.lower() in found[2].lower()
 
@@ -351,8 +352,8 @@ def test_a_call_takes_arguments_as_an_object_or_as_text(
         ("/v1/tools/spending", b'"\xff"', 400, "JSON"),
     ],
 )
-def test_a_call_that_does_not_fit(http: httpx.Client, path: str, body: bytes, status: int, detail: str) -> None:
-    found = problem(http.post(path, content=body))
+def test_a_call_that_does_not_fit(steady: httpx.Client, path: str, body: bytes, status: int, detail: str) -> None:
+    found = problem(steady.post(path, content=body))
     assert found[0] == status
     assert detail in found[2]
 
@@ -397,8 +398,8 @@ def test_a_dead_letter_that_is_no_text_comes_in_base64(live: Live, http: httpx.C
     assert http.get("/v1/dead-letters/1").json()["raw_base64"] == "/wA="
 
 
-def test_health_is_that_it_answers(http: httpx.Client) -> None:
-    assert http.get("/healthz").json() == {"status": "ok"}
+def test_health_is_that_it_answers(steady: httpx.Client) -> None:
+    assert steady.get("/healthz").json() == {"status": "ok"}
 
 
 def test_readiness_follows_the_engine(live: Live, http: httpx.Client) -> None:
@@ -428,9 +429,9 @@ def test_metrics_are_prometheus_text(http: httpx.Client, paid: hr.Token) -> None
 # -- access ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def locked(live: Live) -> Any:
-    with BackgroundServer(live, api_key=KEY) as server, httpx.Client(base_url=server.url) as client:
+@pytest.fixture(scope="module")
+def locked(steady_live: Live) -> Iterator[httpx.Client]:
+    with BackgroundServer(steady_live, api_key=KEY) as server, httpx.Client(base_url=server.url) as client:
         yield client
 
 
@@ -462,13 +463,13 @@ def test_probes_and_pages_need_no_key(locked: httpx.Client, path: str) -> None:
     assert locked.get(path).status_code == 200
 
 
-def test_another_sites_page_cannot_push(http: httpx.Client) -> None:
-    answer = http.post("/v1/streams/payment", json=[GOOD], headers={"origin": "https://evil.example"})
+def test_another_sites_page_cannot_push(steady: httpx.Client) -> None:
+    answer = steady.post("/v1/streams/payment", json=[GOOD], headers={"origin": "https://evil.example"})
     assert problem(answer)[:2] == (403, "forbidden")
 
 
-def test_a_name_that_was_made_to_point_here_is_not_answered(http: httpx.Client) -> None:
-    assert problem(http.get("/v1/features/spending/u1", headers={"host": "evil.example"}))[:2] == (403, "forbidden")
+def test_a_name_that_was_made_to_point_here_is_not_answered(steady: httpx.Client) -> None:
+    assert problem(steady.get("/v1/features/spending/u1", headers={"host": "evil.example"}))[:2] == (403, "forbidden")
 
 
 # -- faults ------------------------------------------------------------------------------------------------------------

@@ -188,12 +188,21 @@ def test_a_connection_that_sends_nothing_is_closed(live: Live, monkeypatch: pyte
         assert converse(server.url) == b""
 
 
-def test_a_connection_in_use_is_not_closed(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "STUCK_SECONDS", 2)
+def test_a_connection_in_use_is_not_closed_and_one_between_requests_neither(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "STUCK_SECONDS", 1)
     never = hr.Token({"push": 10**9})
     with BackgroundServer(live) as server, httpx.Client(base_url=server.url) as http:
-        answer = http.get("/v1/features/spending/u1", params={"after": str(never), "timeout": 4})
-    assert answer.status_code == 504
+        address = httpx.URL(server.url)
+        with socket.create_connection((address.host, address.port or 0), timeout=60) as kept:
+            request = b"GET /v1/features/spending/u1 HTTP/1.1\r\nhost: localhost\r\n\r\n"
+            kept.sendall(request)
+            assert kept.recv(65536).startswith(b"HTTP/1.1 200 OK")
+            waited = http.get("/v1/features/spending/u2", params={"after": str(never), "timeout": 3})
+            kept.sendall(request)
+            assert kept.recv(65536).startswith(b"HTTP/1.1 200 OK")
+    assert waited.status_code == 504
 
 
 def test_more_connections_than_there_may_be_are_told_so(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:

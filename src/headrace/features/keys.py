@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from headrace.features.layout import SLOT, Array
+from headrace.features.layout import Array
 
-# Below this many rows a look-up for every row is cheaper than finding the distinct keys first.
-_FEW = 4096
+_END = object()
 
 
 class KeyIndex:
@@ -36,35 +35,25 @@ class KeyIndex:
 
     def assign(self, frame: pl.DataFrame) -> Array:
         """The slot of every row's key, shape (rows,), int64; keys not seen before get one."""
-        if frame.height <= _FEW:
-            return self._slots(frame)
-        unique = frame.select(self.columns).unique()
-        unique = unique.with_columns(pl.Series(SLOT, self._slots(unique)))
-        joined = frame.select(self.columns).join(unique, on=self.columns, how="left", maintain_order="left")
-        return joined[SLOT].to_numpy()
-
-    def _slots(self, frame: pl.DataFrame) -> Array:
         columns = [frame[column].to_list() for column in self.columns]
         keys: list[Any] = columns[0] if len(columns) == 1 else list(zip(*columns, strict=True))
         slots = list(map(self.slot_of.get, keys))
         if None in slots:
-            for position, slot in enumerate(slots):
-                if slot is None:
-                    slots[position] = self._new(keys[position])
+            self._add(dict.fromkeys(key for key, slot in zip(keys, slots, strict=True) if slot is None))
+            slots = list(map(self.slot_of.get, keys))
         return np.array(slots, np.int64)
 
-    def _new(self, key: Any) -> int:
-        known = self.slot_of.get(key)
-        if known is not None:
-            return known
-        if self._free:
+    def _add(self, keys: Iterable[Any]) -> None:
+        """Gives each of these new, different keys a slot: freed ones first."""
+        waiting = iter(keys)
+        while self._free and (key := next(waiting, _END)) is not _END:
             slot = self._free.pop()
             self.key_of[slot] = key
-        else:
-            slot = len(self.key_of)
-            self.key_of.append(key)
-        self.slot_of[key] = slot
-        return slot
+            self.slot_of[key] = slot
+        rest = list(waiting)
+        first = len(self.key_of)
+        self.key_of.extend(rest)
+        self.slot_of.update(zip(rest, range(first, first + len(rest)), strict=True))
 
     def free(self, slots: Iterable[int]) -> None:
         """Forgets the keys of these slots."""

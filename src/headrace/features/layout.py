@@ -26,7 +26,7 @@ import polars as pl
 Array = npt.NDArray[Any]
 Blocks = dict[str, Array]
 
-AT, SEQ, SLOT, TILE = "__at", "__seq", "__slot", "__tile"
+AT, SEQ, TILE = "__at", "__seq", "__tile"
 LOW = 32
 LOW_MASK = (1 << LOW) - 1
 # Past every event time and arrival number, and safe to negate.

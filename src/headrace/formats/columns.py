@@ -24,7 +24,6 @@ from headrace.timestamps import EXACT_FLOAT, TIME, numbers_to_time, text_to_even
 from headrace.units import MAX_TIME, MIN_TIME
 from headrace.values import MAX_INT, store
 
-
 _SURE_QUOTIENT = 2**40
 
 

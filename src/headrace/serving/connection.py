@@ -123,7 +123,9 @@ class Connection(HttpToolsProtocol):
     def look(self) -> None:
         """Once a second: count how long nothing has moved, and close what is stuck."""
         unread = self.transport.get_write_buffer_size()
-        waits_for_head = self.cycle is None or self.cycle.response_complete
+        # Between requests uvicorn's own timer runs, until a byte comes; then whole requests must.
+        idle = self.timeout_keep_alive_task is not None
+        waits_for_head = not idle and (self.cycle is None or self.cycle.response_complete)
         moved = (self._requests, unread)
         stuck = moved == self._sweep and (unread > 0 or waits_for_head)
         self._sweep = moved

@@ -21,7 +21,7 @@ import uvicorn
 
 from headrace.errors import ClosedError, ConfigError
 from headrace.ops.security import check_binding
-from headrace.serving.connection import STUCK_SECONDS, Connection
+from headrace.serving.connection import Connection
 from headrace.serving.http import MAX_BODY, http_app
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ log = logging.getLogger("headrace.http")
 
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8900
+# Longer than clients keep an idle connection for: the one that closes it should be the one that would use it next.
+KEEP_ALIVE_SECONDS = 75
 # How long requests may take to finish once the server is told to stop.
 GRACE_SECONDS = 10
 _BACKLOG = 2048
@@ -207,7 +209,7 @@ def _config(app: Any) -> uvicorn.Config:
         server_header=False,
         proxy_headers=False,
         backlog=_BACKLOG,
-        timeout_keep_alive=STUCK_SECONDS,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
 
