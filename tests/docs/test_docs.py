@@ -18,7 +18,7 @@ from headrace.formats import pieces
 from headrace.ops import security
 from headrace.ops.metrics import HttpTally, exposition
 from headrace.runners import inbox
-from headrace.serving import body, live, openapi, options, server
+from headrace.serving import body, connection, live, openapi, options
 from headrace.serving.http import MAX_BODY, MAX_KEYS
 from headrace.serving.problems import KINDS
 from headrace.sources.file_url import CHUNK, MAX_ROW, OPTIONS
@@ -164,9 +164,9 @@ def test_the_limits_are_those_of_the_program() -> None:
         f"| {inbox.MOST_ROWS:,};",
         f"| {MAX_BODY // MIB} MiB, also unpacked; all bodies at once {4 * MAX_BODY // MIB} MiB |",
         f"| {body.LEAST_RATE >> 10} KiB a second, after {body.GRACE_SECONDS:g} seconds |",
-        f"| {server.MAX_HEAD >> 10} KiB |",
-        f"| {server.MAX_CONNECTIONS:,} |",
-        f"| {server.STUCK_SECONDS} seconds |",
+        f"| {connection.MAX_HEAD >> 10} KiB |",
+        f"| {connection.MAX_CONNECTIONS:,} |",
+        f"| {connection.STUCK_SECONDS} seconds |",
         f"| {MAX_KEYS:,}; in one call in process {live.MOST_KEYS:,} |",
         f"| {options.LONGEST_WAIT:g} seconds; {options.DEFAULT_WAIT:g} unless asked |",
         f"| {pieces.MAX_ROW_BYTES // MIB} MiB; a longer one",

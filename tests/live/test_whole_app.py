@@ -1,5 +1,6 @@
 """The whole app against the oracle: whatever is pushed, read, closed, opened and killed in whatever order."""
 
+import os
 import tempfile
 from pathlib import Path
 
@@ -18,13 +19,15 @@ EVENTS = strategies.events(
     keys={"user_id": USERS, "shop": (0, 1)},
     max_rows=12,
 )
+# A life writes to disk at each step: a handful by default, as many as asked for by HEADRACE_EXAMPLES.
+EXAMPLES = int(os.environ.get("HEADRACE_EXAMPLES", "4"))
 STEPS = st.sampled_from(["push", "push", "push", "read", "drain", "advance", "reopen", "crash"])
 
 
 @pytest.mark.parametrize("clock", ["event", "virtual"])
 @pytest.mark.parametrize("checkpoint", ["1ms", "1h"])
 @given(data=st.data())
-@settings(suppress_health_check=list(HealthCheck))
+@settings(suppress_health_check=list(HealthCheck), max_examples=EXAMPLES)
 def test_on_disk(clock: str, checkpoint: str, data: DataObject) -> None:
     """Checkpoints after every batch, or none but at the end."""
     with tempfile.TemporaryDirectory() as folder:
@@ -33,7 +36,7 @@ def test_on_disk(clock: str, checkpoint: str, data: DataObject) -> None:
 
 @pytest.mark.parametrize("clock", ["event", "virtual"])
 @given(data=st.data())
-@settings(suppress_health_check=list(HealthCheck))
+@settings(suppress_health_check=list(HealthCheck), max_examples=EXAMPLES)
 def test_in_memory(clock: str, data: DataObject) -> None:
     """Nothing is kept, so there is nothing to reopen."""
     run(Life(make(clock), None), data, without=("reopen", "crash"))

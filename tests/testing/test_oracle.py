@@ -43,7 +43,7 @@ def events(rows: Any = LOG, key: str = "a") -> pl.DataFrame:
         (hr.std("n", **SPAN), pytest.approx((1 / 3) ** 0.5)),
         (hr.std("x", over="1m", every="1m"), None),
         (hr.first("n", **SPAN), 1),
-        (hr.last("n", over="4m", every="2m"), None),
+        (hr.last("n", over="4m", every="2m"), 5),  # later than now, in the tile that began at 4:00
         (hr.last("n"), 5),
         (hr.rate(**SPAN), 4 / 240),
         (hr.rate("n", **SPAN, per="1m"), 5 / 4),

@@ -83,9 +83,7 @@ def times(
     return st.one_of(ways)
 
 
-@st.composite
 def events(
-    draw: DrawFn,
     columns: Schema | Mapping[str, pl.DataType],
     *,
     time: str | None = None,
@@ -95,7 +93,7 @@ def events(
     nullable: Collection[str] | None = None,
     min_rows: int = 0,
     max_rows: int = 30,
-) -> pl.DataFrame:
+) -> SearchStrategy[pl.DataFrame]:
     """A frame of events in order of arrival: out of order in time, some of them twice, some columns null.
 
     Args:
@@ -107,19 +105,27 @@ def events(
         nullable: Columns that may be null; of a schema, the optional ones.
         min_rows: At least so many events.
         max_rows: At most so many, repetitions not counted.
+
+    Raises:
+        ConfigError: No event-time column is named, or no strategy is known for a column's type.
     """
     types, time, optional = _columns(columns, time, nullable)
     given = {time: times() if at is None else at, **(values_of or {})}
     ways = {name: given[name] if name in given else values(dtype) for name, dtype in types.items()}
-    ways |= {name: st.sampled_from(list(of_key)) for name, of_key in (keys or {}).items()}
+    ways |= {name: st.sampled_from(list(of_key)) for name, of_key in (keys or {}).items() if name in types}
     ways = {name: st.none() | way if name in optional else way for name, way in ways.items()}
     ways[time] = ways[time].map(from_micros)
-    row = st.tuples(*(ways[name] for name in types))
-    rows = draw(st.lists(row, min_size=min_rows, max_size=max_rows))
-    for again in draw(st.lists(st.integers(0, max_rows), max_size=3)) if rows else []:
+    rows = st.lists(st.tuples(*(ways[name] for name in types)), min_size=min_rows, max_size=max_rows)
+    return _frames(types, rows)
+
+
+@st.composite
+def _frames(draw: DrawFn, types: dict[str, pl.DataType], listed: SearchStrategy[list[Any]]) -> pl.DataFrame:
+    rows = draw(listed)
+    for again in draw(st.lists(st.integers(0, 99), max_size=3)) if rows else []:
         # A sender that was not sure sends once more: the same event later on.
         rows.append(rows[again % len(rows)])
-    return pl.DataFrame(rows, schema=dict(types), orient="row")
+    return pl.DataFrame(rows, schema=types, orient="row")
 
 
 def cuts(rows: int, *, most: int = 6) -> SearchStrategy[list[int]]:
