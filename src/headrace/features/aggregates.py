@@ -53,6 +53,8 @@ def json_schema(dtype: pl.DataType, *, nullable: bool) -> dict[str, Any]:
         schema = {"type": "boolean"}
     elif isinstance(dtype, pl.Datetime):
         schema = {"type": "string", "format": "date-time"}
+    elif dtype == pl.Date:
+        schema = {"type": "string", "format": "date"}
     else:
         schema = {"type": "string"}
     if nullable:

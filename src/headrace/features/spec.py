@@ -108,8 +108,8 @@ class Aggregate(Feature):
             "histogram": f"counts of {what} below, between and from the edges {self.params.get('bins')}",
             "latest": f"the latest {self.params.get('n')} events ({what}), newest first",
         }.get(self.kind, f"{self.kind} of {what}")
-        span = f"over the last {format_duration(self.over)}" if self.over else "of all time"
-        return f"{phrase} {span}" + (f", where {readable(self.where)}" if self.where is not None else "")
+        span = f" over the last {format_duration(self.over)}" if self.over else ", of all time"
+        return f"{phrase}{span}" + (f", where {readable(self.where)}" if self.where is not None else "")
 
 
 def readable(expr: pl.Expr) -> str:

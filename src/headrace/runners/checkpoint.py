@@ -25,7 +25,7 @@ from headrace.stores.log import PushLog
 
 if TYPE_CHECKING:
     from headrace.app import App
-    from headrace.runners.local import StreamState
+    from headrace.runners.progress import StreamState
 
 logger = logging.getLogger("headrace")
 

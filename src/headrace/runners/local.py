@@ -30,6 +30,7 @@ from headrace.registry import DEFAULT as CONNECTORS
 from headrace.runners.checkpoint import Checkpointer, Restored, restore
 from headrace.runners.feeder import Feeder
 from headrace.runners.inbox import Inbox, Work
+from headrace.runners.progress import StreamState, reached
 from headrace.runners.setaside import SetAside
 from headrace.stores.datadir import DataDir
 from headrace.stores.dead_letters import DeadLetters
@@ -55,24 +56,6 @@ _SWEEP_KEYS = 32_768
 _SWITCH = 0.0005
 
 
-class StreamState:
-    """How far a stream has come: arrivals, the newest event time, and counts since the start."""
-
-    def __init__(self, seq: int = 0, newest: int | None = None) -> None:
-        self.seq = seq
-        self.newest = newest
-        self.rows = 0
-        self.late = 0
-        self.batches = 0
-
-    def advance(self, rows: int, newest: int) -> None:
-        """Takes a batch of so many rows into account."""
-        self.seq += rows
-        self.rows += rows
-        self.newest = newest
-        self.batches += 1
-
-
 class LocalRunner:
     """Runs an app in this process.
 
@@ -92,6 +75,7 @@ class LocalRunner:
         self._taken = 0
         self._feeders: list[Feeder] = []
         self._closed = False
+        self._ended = False
         self._close_lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="headrace-engine", daemon=True)
         self._dir = None if path is None else DataDir(path)
@@ -330,10 +314,11 @@ class LocalRunner:
         if done():
             return True
         with self._progress:
-            self._progress.wait_for(lambda: done() or self.failure is not None, timeout)
-        if self.failure is not None:
+            self._progress.wait_for(lambda: done() or self.failure is not None or self._ended, timeout)
+            held = done()
+        if not held:
             self.alive()
-        return done()
+        return held
 
     def drain(self, timeout: float | None) -> bool:
         """Waits until all input that is there now has been processed."""
@@ -378,6 +363,9 @@ class LocalRunner:
         self.inbox.close()
         if self._thread.ident is not None:
             self._thread.join()
+        with self._progress:
+            self._ended = True
+            self._progress.notify_all()
         try:
             if self.failure is None:
                 self.checkpointer.finish(self.machines, self.seen, self.streams)
@@ -387,12 +375,3 @@ class LocalRunner:
             self.dead_letters.close()
             if self._dir is not None:
                 self._dir.close()
-
-
-def reached(seen: Any, wanted: Any) -> bool:
-    """Whether positions are at or past others: numbers by size, mappings key by key."""
-    if isinstance(wanted, dict):
-        return isinstance(seen, dict) and all(key in seen and reached(seen[key], wanted[key]) for key in wanted)
-    if isinstance(wanted, int) and isinstance(seen, int):
-        return seen >= wanted
-    return bool(seen == wanted)
