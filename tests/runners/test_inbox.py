@@ -10,7 +10,7 @@ import pytest
 import headrace as hr
 from headrace.runners import inbox
 from headrace.runners.inbox import Inbox, Work
-from headrace.runners.local import reached
+from headrace.runners.progress import reached
 
 PATIENCE = 30.0
 
