@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import headrace as hr
 
 CONTRACT = {
@@ -30,3 +33,8 @@ def test_every_public_name_has_a_docstring() -> None:
 def test_errors_are_one_tree() -> None:
     errors = [value for name, value in vars(hr).items() if name.endswith("Error")]
     assert all(issubclass(error, hr.HeadraceError) for error in errors)
+
+
+def test_the_module_runs_as_the_command() -> None:
+    done = subprocess.run([sys.executable, "-m", "headrace", "--help"], capture_output=True, text=True, check=False)
+    assert (done.returncode, "usage: headrace" in done.stdout) == (0, True)
