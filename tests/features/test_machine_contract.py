@@ -183,13 +183,16 @@ class TestArithmetic(PaymentContract):
 
 
 class TestTightTables(PaymentContract):
-    """Tables and bags that begin with room for one entry: they are copied to larger ones over and over."""
+    """Every size at which the engine takes another way is the smallest: tables and bags that begin with room for one
+    entry are copied over and over, and what is meant for many keys and tiles is done for few."""
 
     view = declare(**{**_some("1h", "1m"), "top": hr.top(2, "merchant", over="1h", every="1m")})
 
     @pytest.fixture(autouse=True)
     def tight(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(table, "ROOM", 1)
+        monkeypatch.setattr("headrace.features.read._SHORT", 1)
+        monkeypatch.setattr("headrace.features.numeric._FEW_TILES", 1)
 
 
 class TestRough(PaymentContract):

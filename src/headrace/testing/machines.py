@@ -34,7 +34,7 @@ from headrace.features.layout import TILE
 from headrace.features.machine import Batch, Refused, ViewMachine, build
 from headrace.features.view import View
 from headrace.testing import strategies
-from headrace.testing.oracle import Expected, disagreements, event_times, expected
+from headrace.testing.oracle import Expected, disagreements, event_times, expected, leaves
 from headrace.units import DAY, HOUR, MINUTE, SECOND
 
 # The suite is inherited by many classes, and a view of many features is slow to declare right; both are meant.
@@ -92,17 +92,17 @@ def runs(draw: DrawFn, view: View, events: SearchStrategy[pl.DataFrame]) -> Run:
     now = np.maximum.accumulate(np.array(arrived, np.int64)).tolist()
     slack = draw(st.sampled_from((0, 10 * SECOND, HOUR)))
     end = now[-1] if now else strategies.START
-    ahead = 2 * (view.horizon or DAY)
-    tile = max(table.every for table in view.tables) or MINUTE
-    moment = st.one_of(
-        st.just(end),
-        st.integers(end - slack, end + ahead),
-        st.builds(
-            lambda n, by: max(end - slack, (end // tile + n) * tile + by), st.integers(0, 99), st.integers(-1, 1)
-        ),
-    )
-    reads = draw(st.lists(moment, min_size=1, max_size=3))
+    reads = draw(st.lists(_moments(view, at, end, slack), min_size=1, max_size=3))
     return Run(frame, tuple(now), slack, tuple(draw(strategies.cuts(frame.height))), tuple(reads))
+
+
+def _moments(view: View, at: Sequence[int], end: int, slack: int) -> SearchStrategy[int]:
+    """When to read: now, at any time after, and most of all when an event's tile enters a window or leaves it."""
+    spans = {(leaf.over, leaf.every) for feature in view.features.values() for leaf in leaves(feature) if leaf.over}
+    edges = {moment // every * every + by for moment in at for over, every in spans for by in (0, over)}
+    near = sorted(edge + by for edge in edges for by in (-1, 0, 1) if edge + by >= end - slack)
+    anywhen = st.just(end) | st.integers(end - slack, end + 2 * (view.horizon or DAY))
+    return st.sampled_from(near) | anywhen if near else anywhen
 
 
 class MachineContract:

@@ -102,6 +102,15 @@ def event_times(events: pl.DataFrame, time: str) -> pl.Series:
     return events[time].cast(pl.Datetime("us", "UTC")).to_physical()
 
 
+def leaves(feature: Feature | float) -> list[Aggregate]:
+    """The aggregates of a feature: itself, or those that its arithmetic computes with."""
+    if isinstance(feature, Aggregate):
+        return [feature]
+    if isinstance(feature, Derived):
+        return [*leaves(feature.left), *leaves(feature.right)]
+    return []
+
+
 _MICROSECOND = datetime.resolution
 
 
@@ -125,17 +134,9 @@ def _window(mine: pl.DataFrame, over: int | None, every: int, now: int) -> pl.Da
 
 def _as_of(view: View, mine: pl.DataFrame, now: int) -> int | None:
     """The newest event that any aggregate's window holds, whether or not its `where` counts it."""
-    spans = {(leaf.over, leaf.every) for feature in view.features.values() for leaf in _leaves(feature)}
+    spans = {(leaf.over, leaf.every) for feature in view.features.values() for leaf in leaves(feature)}
     times: list[int] = [at for over, every in spans for at in _window(mine, over, every, now)[_AT].to_list()]
     return max(times, default=None)
-
-
-def _leaves(feature: Feature | float) -> list[Aggregate]:
-    if isinstance(feature, Aggregate):
-        return [feature]
-    if isinstance(feature, Derived):
-        return [*_leaves(feature.left), *_leaves(feature.right)]
-    return []
 
 
 # -- arithmetic --------------------------------------------------------------------------------------------------------
