@@ -19,7 +19,7 @@ settings.register_profile(
     deadline=None,
     derandomize=True,
     database=None,
-    max_examples=8,
+    max_examples=5,
     print_blob=True,
     suppress_health_check=[HealthCheck.too_slow],
 )
