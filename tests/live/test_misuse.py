@@ -178,3 +178,26 @@ def test_a_token_of_somewhere_else_is_refused() -> None:
             live.read(view, "u", after="nonsense")
         with pytest.raises(hr.StaleError, match="engine"):
             live.read(view, "u", after=str(hr.Token({"push": 99})), timeout=0.01)
+
+
+def test_an_integer_sum_past_64_bits_is_exact() -> None:
+    class Count(hr.Event):
+        key: str
+        n: int
+        at: datetime = hr.event_time()
+
+    app = hr.App("large", clock="event")
+    counts = app.stream(Count)
+
+    @app.features(counts, key="key")
+    class Total:
+        """A sum."""
+
+        total = hr.sum("n", over="1h")
+
+    most = 2**63 - 2
+    with app.open() as live:
+        token = live.push(counts, [{"key": "k", "n": most, "at": AT}] * 4)
+        assert live.read("total", "k", after=token).total == 4 * most  # type: ignore[attr-defined]
+        frame = live.read_many("total", ["k", "other"])
+    assert (frame["total"].to_list(), frame.schema["total"]) == ([4 * most, 0], pl.Int128)

@@ -13,6 +13,8 @@ from headrace.features.read import Values
 from headrace.features.view import View
 from headrace.units import SECOND, from_micros
 
+_LEAST, _MOST = -(1 << 63), (1 << 63) - 1
+
 
 class Row(msgspec.Struct, frozen=True):
     """A key's features at one moment.
@@ -78,7 +80,6 @@ class RowMaker:
 
 def _series(name: str, values: list[Any], dtype: pl.DataType) -> pl.Series:
     """A column; integers that do not fit 64 bits make it one of 128 bits rather than wrong."""
-    try:
-        return pl.Series(name, values, dtype)
-    except OverflowError:
+    if dtype == pl.Int64 and any(value is not None and not _LEAST <= value <= _MOST for value in values):
         return pl.Series(name, values, pl.Int128)
+    return pl.Series(name, values, dtype)
