@@ -404,3 +404,17 @@ def test_rows_of_every_kind(many: int) -> None:
 
 def test_no_rows() -> None:
     assert (PAYMENT.columns, 0) == (dict((d := decode_rows(PAYMENT, [])).frame.schema), d.frame.height)
+
+
+class WithRate(Event):
+    n: int
+    rate: float | None = 2.5
+    at: datetime = event_time(unit="us")
+
+
+def test_a_column_that_a_frame_does_not_have_takes_its_default() -> None:
+    """Also where the field takes None: a null in a cell says None, a column that is not there says nothing."""
+    schema = Schema.of(WithRate)
+    whole = pl.DataFrame({"n": [1, 2], "rate": [None, 1.0], "at": [0, 0]})
+    assert decode_frame(schema, whole).frame["rate"].to_list() == [None, 1.0]
+    assert decode_frame(schema, whole.drop("rate")).frame["rate"].to_list() == [2.5, 2.5]

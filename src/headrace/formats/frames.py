@@ -27,7 +27,8 @@ def decode_frame(schema: Schema, frame: pl.DataFrame) -> Decoded:
     originals = FrameRows(schema, frame)
     if schema.per_row:
         return row_by_row(schema, frame.height, originals)
-    values, suspects = typed(schema, frame, {}, Null.CELL)
+    absent = {field.key: Null.ABSENT for field in schema.fields if field.key not in frame.columns}
+    values, suspects = typed(schema, frame, absent, Null.CELL)
     return settle(schema, values, suspects, originals)
 
 
