@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
 from headrace.bench.harness import BenchError, Report, say
 
 ABOUT = {
     "features": "JSON events to every key's trailing sum: events/s and memory, beside Bytewax and Pathway",
     "reads": "reads while 50,000 events/s arrive: in process and over HTTP, beside a dict, LMDB and Valkey",
+    "query": "the same question by SQL over raw events in Postgres and by a feature read: latency and load",
+    "kafka": "a topic's messages to every key's trailing sum, beside the bare consumer, Bytewax and Quix Streams",
     "freshness": "an event's scheduled time to its being visible to a read, at several rates",
 }
 
@@ -26,11 +29,15 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("name", choices=list(ABOUT), help="which one")
     made.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
-    made.add_argument("--events", type=positive, help="features: how many events (1,000,000)")
-    made.add_argument("--keys", type=positive, help="reads and freshness: how many keys (1,000,000 and 10,000)")
+    made.add_argument(
+        "--events", type=positive, help="features: how many events (1,000,000); query: at most (10,000,000)"
+    )
+    made.add_argument("--keys", type=positive, help="how many keys (reads: 1,000,000; else 10,000)")
     made.add_argument("--runs", type=positive, default=5, help="rounds; the figure is their median (5)")
-    made.add_argument("--seconds", type=float, help="reads and freshness: the length of a round (3)")
+    made.add_argument("--seconds", type=float, help="the length of a round (3; query: 4)")
     made.add_argument("--no-peers", action="store_true", help="features and reads: Headrace alone")
+    made.add_argument("--plot", type=Path, metavar="FILE", help="query: draw the figures, as in query.svg")
+    made.add_argument("--brokers", metavar="HOST:PORT", help="kafka: a broker that runs (default: starts a light one)")
     made.add_argument("--seed", type=int, default=1, help="of the generated events (1)")
     return made
 
@@ -54,6 +61,20 @@ def measure(options: argparse.Namespace) -> Report:
         from headrace.bench import reads
 
         return reads.run(runs=options.runs, seed=options.seed, peers=not options.no_peers, **given)
+    if options.name == "query":
+        from headrace.bench import query
+
+        return query.run(events=options.events, runs=options.runs, seed=options.seed, plot=options.plot, **given)
+    if options.name == "kafka":
+        from headrace.bench import kafka
+
+        return kafka.run(
+            events_count=options.events or 1_000_000,
+            runs=options.runs,
+            seed=options.seed,
+            brokers=options.brokers,
+            peers=not options.no_peers,
+        )
     from headrace.bench import freshness
 
     return freshness.run(runs=options.runs, seed=options.seed, **given)

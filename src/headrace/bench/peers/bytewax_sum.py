@@ -11,6 +11,7 @@ import json
 import operator
 import sys
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -18,10 +19,14 @@ import bytewax.operators as op
 from bytewax.connectors.files import FileSource
 from bytewax.dataflow import Dataflow
 from bytewax.operators import windowing
-from bytewax.testing import TestingSink, run_main
+from bytewax.testing import TestingSink
+from bytewax.testing import run_main as run_untyped
 
 ALIGN = datetime(2026, 1, 1, tzinfo=UTC)
 EVERY = timedelta(minutes=1)
+
+
+run: Callable[..., None] = run_untyped
 
 
 def flow(path: str, out: list[Any], late: list[Any]) -> Dataflow:
@@ -59,7 +64,7 @@ def main(path: str, result: str) -> None:
     late: list[Any] = []
     graph = flow(path, out, late)
     begin = time.perf_counter_ns()
-    run_main(graph)
+    run(graph)
     seconds = (time.perf_counter_ns() - begin) / 1e9
     start, every = int(ALIGN.timestamp() * 1e6), int(EVERY.total_seconds() * 1e6)
     with open(result, "w") as file:

@@ -95,7 +95,7 @@ class RedisStore:
     def __init__(self, host: str, port: int) -> None:
         import redis
 
-        self._client = redis.Redis(host, port)
+        self._client: Any = redis.Redis(host, port)
         self._writer = socket.create_connection((host, port))
         self._decode = msgspec.json.Decoder().decode
 
