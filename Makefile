@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 UV := $(shell command -v uv 2>/dev/null)
 
-.PHONY: demo test check bench docs format clean
+.PHONY: demo test test-services check bench docs format clean
 
 $(BIN)/.made: pyproject.toml
 ifeq ($(UV),)
@@ -22,6 +22,10 @@ demo: $(BIN)/.made  ## a week of New York's flights, replayed and asked about
 test: $(BIN)/.made  ## every test, the documentation's examples among them
 	$(BIN)/python -m pytest
 
+test-services: $(BIN)/.made  ## the tests that need servers which no wheel brings: installs and starts them, skips nothing
+	tests/services/install.sh
+	HEADRACE_SERVICES=all $(BIN)/python -m pytest -m services
+
 check: $(BIN)/.made  ## formatter, linter, types, documentation
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -33,6 +37,9 @@ bench: $(BIN)/.made  ## the benchmarks, beside their peers
 	$(BIN)/headrace bench features
 	$(BIN)/headrace bench reads
 	$(BIN)/headrace bench freshness
+	$(BIN)/headrace bench kafka
+	$(BIN)/headrace bench online
+	$(BIN)/headrace bench query
 
 docs: $(BIN)/.made  ## the documentation, as pages
 	$(BIN)/sphinx-build -W -b html docs $(VENV)/docs

@@ -20,7 +20,19 @@ ADDED = {
 
 
 def test_the_public_names_are_these() -> None:
-    rooms = {"app", "errors", "features", "fields", "formats", "hashing", "registry", "runners", "schema", "serving"}
+    rooms = {
+        "app",
+        "changes",
+        "errors",
+        "features",
+        "fields",
+        "formats",
+        "hashing",
+        "registry",
+        "runners",
+        "schema",
+        "serving",
+    }
     rooms |= {"sources", "stores", "timestamps", "units", "values", "ops", "cli", "demo", "bench", "testing", "plan"}
     public = {name for name in vars(hr) if not name.startswith("_")} - rooms
     assert public == CONTRACT | ADDED

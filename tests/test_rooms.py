@@ -11,13 +11,13 @@ import grimp
 import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "headrace"
-GROUND = {"errors", "units", "hashing", "fields", "timestamps", "values", "schema"}
+GROUND = {"errors", "units", "hashing", "fields", "timestamps", "values", "schema", "changes"}
 # Each room, and the rooms that it may import; what a room may import, its users may not assume.
 MAY_IMPORT = {
     **dict.fromkeys(GROUND, GROUND),
     "registry": GROUND,
     "formats": GROUND,
-    "sources": GROUND,
+    "sources": GROUND | {"formats"},  # a topic's messages are decoded by what its registry says of them
     "stores": GROUND,
     "features": GROUND,
     "app": GROUND | {"registry", "features"},
@@ -30,7 +30,7 @@ MAY_IMPORT = {
 # `app.open()` starts the engine, which a declaration does not need: imported when it is called.
 LATE = {("headrace.app", "headrace.serving.live")}
 PURE = {"features"}
-PURE_MAY_USE = {"polars", "numpy", "__future__"}
+PURE_MAY_USE = {"polars", "numpy", "msgspec", "__future__"}
 NOT_PURE = {"asyncio", "threading", "time", "os", "io", "pathlib", "socket", "subprocess", "queue", "concurrent"}
 
 

@@ -61,9 +61,10 @@ class App:
         name: What logs and the data directory call it.
         clock: "wall": now is the machine's clock. "event": now is the newest event time that a view's stream has seen
             (replays, tests). Or an object with `now()`, as `headrace.testing.VirtualClock`.
-        online: Where reads go: "memory:". HEADRACE_ONLINE overrides it.
-        runner: What moves the batches: "local". HEADRACE_RUNNER overrides it.
+        online: Where reads go: "memory:", or "redis://host:6379/0". HEADRACE_ONLINE overrides it.
+        runner: What moves the batches: "local" or "bytewax". HEADRACE_RUNNER overrides it.
         checkpoint: How often changed state is journalled.
+        lag_limit: Reads are marked as `lagging` while the engine is further behind its input than this.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class App:
         online: str = "memory:",
         runner: str = "local",
         checkpoint: str | timedelta | float = "5s",
+        lag_limit: str | timedelta | float = "10s",
     ) -> None:
         if not name or not all(c.isalnum() or c in "-_." for c in name):
             raise ConfigError(f"expected an app's name of letters, digits, '-', '_' and '.', found {name!r}")
@@ -85,6 +87,7 @@ class App:
         self.online = os.environ.get("HEADRACE_ONLINE") or online
         self.runner = os.environ.get("HEADRACE_RUNNER") or runner
         self.checkpoint = duration(checkpoint)
+        self.lag_limit = duration(lag_limit)
         self.streams: dict[str, Stream] = {}
         self.views: dict[str, View] = {}
 

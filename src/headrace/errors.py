@@ -9,7 +9,7 @@
     │   ├── UnknownNameError      no stream, view or tool of that name
     │   └── TooLargeError         past a stated limit
     ├── StaleError                fresh enough data did not come in time
-    ├── StorageError              the data directory cannot be read or written
+    ├── StorageError              what holds the data cannot be read or written
     │   └── LockedError           another process has it
     ├── ClosedError               used after it was closed, or its engine has stopped
     └── RemoteError               a server answered with a problem, or did not answer
@@ -60,7 +60,7 @@ class StaleError(HeadraceError):
 
 
 class StorageError(HeadraceError):
-    """The data directory cannot be read or written; nothing was acknowledged that is not stored."""
+    """The data directory, a store or a source cannot be reached; nothing was acknowledged that is not stored."""
 
 
 class LockedError(StorageError):

@@ -8,6 +8,7 @@ from headrace.app import App, Stream
 from headrace.errors import ConfigError
 from headrace.features.view import View
 from headrace.registry import DEFAULT as CONNECTORS
+from headrace.registry import shown_url
 from headrace.units import format_duration
 
 
@@ -26,7 +27,10 @@ class Plan:
     def draw(self) -> str:
         """The graph as text: sources, streams, views and their tables."""
         clock = "event time" if self.app.event_time else "the clock"
-        lines = [f"{self.app.name}: now is {clock}, runner {self.app.runner}, online store {self.app.online}", ""]
+        lines = [
+            f"{self.app.name}: now is {clock}, runner {self.app.runner}, online store {shown_url(self.app.online)}",
+            "",
+        ]
         for stream in self.app.streams.values():
             lines += _stream(stream, [view for view in self.app.views.values() if view.stream == stream.name])
         lines += [f"note: {note}" for note in self.notes]
@@ -59,7 +63,9 @@ def check(app: App) -> Plan:
 
 
 def _stream(stream: Stream, views: list[View]) -> list[str]:
-    lines = [f"{stream.url or 'pushes'} ──► {stream.name} ({', '.join(stream.schema.columns)})"]
+    lines = [
+        f"{shown_url(stream.url) if stream.url else 'pushes'} ──► {stream.name} ({', '.join(stream.schema.columns)})"
+    ]
     for number, view in enumerate(views):
         last = number == len(views) - 1
         bar = " " if last else "│"

@@ -151,7 +151,8 @@ class Registry:
             raise ConfigError(f"no connector of the kind {kind!r} is registered; {nearest(kind, kinds)}")
         connector = known.get(scheme.lower())
         if connector is None:
-            raise ConfigError(f"no {kind} connector serves {scheme!r} (in {url!r}); {nearest(scheme, known)}")
+            where = shown_url(url)
+            raise ConfigError(f"no {kind} connector serves {scheme!r} (in {where!r}); {nearest(scheme, known)}")
         return connector
 
     def create(self, kind: str, url: str, **options: Any) -> Any:
@@ -177,10 +178,24 @@ class Registry:
                     _log.warning("the connector %r of the package %r is left out: %s", point.name, package, error)
 
 
+def shown_url(url: str) -> str:
+    """A URL as it may be shown to anyone: what stands before the host may hold a password, and so may a query."""
+    scheme, slashes, rest = url.partition("://")
+    return f"{scheme}://{rest.partition('?')[0].rpartition('@')[2]}" if slashes else url.partition("?")[0]
+
+
 OURS = (
     Connector("source", "file", "headrace.sources.files:FileSource", note="NDJSON, JSON, CSV and Parquet files"),
+    Connector("source", "kafka", "headrace.sources.kafka:KafkaSource", "kafka", note="Kafka, Redpanda and their like"),
     Connector("online", "memory", "headrace.stores.online.memory:MemoryStore", note="in this process"),
+    *(
+        Connector("online", scheme, "headrace.stores.online.redis:RedisStore", "redis", note="Redis and Valkey")
+        for server in ("redis", "rediss", "valkey", "valkeys")
+        for scheme in (server, f"{server}+cluster", f"{server}+sentinel")
+    ),
     Connector("runner", "local", "headrace.runners.local:LocalRunner", note="one process, in threads"),
+    Connector("runner", "replica", "headrace.runners.replica:ReplicaRunner", note="no engine: reads the online store"),
+    Connector("runner", "bytewax", "headrace.runners.bytewax:BytewaxRunner", "bytewax", note="a cluster of processes"),
 )
 
 DEFAULT = Registry(OURS)

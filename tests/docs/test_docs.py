@@ -138,6 +138,8 @@ def test_every_metric_is_in_the_guide_and_none_else() -> None:
     "command",
     [
         ["run"],
+        ["serve"],
+        ["status"],
         ["check"],
         ["demo"],
         ["bench"],

@@ -11,9 +11,12 @@ import headrace as hr
 from headrace.errors import ClosedError, StorageError
 from headrace.runners.feeder import Feeder
 from headrace.runners.inbox import Inbox
-from headrace.schema import Reject, Schema
+from headrace.runners.intake import Intake
+from headrace.runners.setaside import SetAside
+from headrace.schema import Schema
 from headrace.sources.base import Chunk, EndOfSource
 from headrace.sources.files import FileSource
+from headrace.stores.dead_letters import DeadLetters
 
 PATIENCE = 30.0
 
@@ -65,10 +68,10 @@ class Fed:
 
     def __init__(self, source: Any, most_rows: int = 1000, position: Any | None = None) -> None:
         self.inbox = Inbox(most_rows)
-        self.rejects: list[Reject] = []
-        self.feeder = Feeder(
-            "reading", Schema.of(Reading), source, self.inbox, lambda: 42, lambda *about: self.rejects.extend(about[2])
-        )
+        self.letters = DeadLetters(None)
+        setaside = SetAside(self.letters, lambda: 42)
+        intake = Intake("reading", Schema.of(Reading), source, setaside, lambda: 42)
+        self.feeder = Feeder("reading", source, intake, self.inbox)
         self.feeder.start(position)
 
     def numbers(self) -> list[list[int]]:
@@ -98,7 +101,7 @@ def test_what_is_bad_is_set_aside_and_the_position_goes_on() -> None:
     """A bad row, and a chunk of which nothing can be used."""
     fed = Fed(Listed(line(1) + b"{oops\n", b"{oops\n", line(2)))
     assert fed.numbers() == [[1], [], [2]]
-    assert [reject.raw for reject in fed.rejects] == [b"{oops", b"{oops"]
+    assert [letter.raw for letter in fed.letters.list()] == [b"{oops", b"{oops"]
     fed.feeder.close()
 
 

@@ -16,7 +16,7 @@ PATIENCE = 30.0
 
 
 def work(number: int, rows: int = 1) -> Work:
-    return Work("s", pl.DataFrame({"n": [number] * rows}), "push", number, 0)
+    return Work("s", pl.DataFrame({"n": [number] * rows}), "push", number, 0, 0)
 
 
 def test_all_that_waits_is_taken_in_order() -> None:

@@ -30,6 +30,7 @@ ROW = {
     ],
     "as_of": "2026-01-31T11:59:58Z",
     "age": 2.0,
+    "lagging": False,
 }
 GOOD = {"user_id": "u2", "amount": 7.0, "at": "2026-01-31T11:59:59Z"}
 

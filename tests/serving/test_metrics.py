@@ -26,7 +26,12 @@ def test_counts_are_those_of_the_engine(live: Live, paid: hr.Token) -> None:
     live.push("payment", [{"user_id": "u1"}])
     found = samples(live, HttpTally())
     assert {
-        name: found[name] for name in found if name.endswith(("|payment", "|spending")) and "bytes" not in name
+        name: found[name]
+        for name in found
+        if name.endswith(("|payment", "|spending"))
+        and "bytes" not in name
+        and "_seconds_" not in name
+        and "batch_rows" not in name
     } == {
         "headrace_events_accepted_total|payment": 2.0,
         "headrace_events_processed_total|payment": 2.0,
@@ -35,11 +40,22 @@ def test_counts_are_those_of_the_engine(live: Live, paid: hr.Token) -> None:
         "headrace_batches_total|payment": 1.0,
         "headrace_newest_event_timestamp_seconds|payment": 1769860798.0,
         "headrace_event_delay_seconds|payment": 2.0,
+        "headrace_source_up|payment": 1.0,
         "headrace_view_keys|spending": 1.0,
         "headrace_view_tiles|spending": live.stats().views["spending"].tiles,
         "headrace_dead_letters|payment": 1.0,
     }
     assert (found["headrace_ready"], found["headrace_queue_rows"]) == (1.0, 0.0)
+
+
+def test_freshness_and_batches_are_histograms(live: Live, paid: hr.Token) -> None:
+    """The two events of `paid` are 2 and 60 seconds old when they come, in one batch."""
+    found = samples(live, HttpTally())
+    ages = [found[f"headrace_freshness_seconds_bucket|{bound}|payment"] for bound in ("0.001", "5.0", "60.0", "+Inf")]
+    assert ages == [0, 1, 2, 2]
+    assert found["headrace_freshness_seconds_sum|payment"] == 62.0
+    rows = [found[f"headrace_batch_rows_bucket|{bound}|payment"] for bound in ("1.0", "10.0", "+Inf")]
+    assert (rows, found["headrace_batch_rows_sum|payment"]) == ([0, 1, 1], 2)
 
 
 def test_a_stream_without_events_has_no_newest_one(live: Live) -> None:

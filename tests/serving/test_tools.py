@@ -113,6 +113,7 @@ def test_call_answers_key_features_and_the_time_they_are_of(live: Live, paid: hr
         ],
         "as_of": "2026-01-31T11:59:58Z",
         "age": 2.0,
+        "lagging": False,
         "now": "2026-01-31T12:00:00Z",
     }
     assert live.call("spending", {"user_id": "u1"}) == expected

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 import headrace.testing
-from headrace.testing import MachineContract, SourceContract, VirtualClock, oracle, strategies
+from headrace.testing import MachineContract, OnlineStoreContract, SourceContract, VirtualClock, oracle, strategies
 
 
 def test_every_name_is_there() -> None:
@@ -14,6 +14,7 @@ def test_every_name_is_there() -> None:
     found = {name: getattr(headrace.testing, name) for name in headrace.testing.__all__}
     assert found == {
         "MachineContract": MachineContract,
+        "OnlineStoreContract": OnlineStoreContract,
         "SourceContract": SourceContract,
         "VirtualClock": VirtualClock,
         "oracle": oracle,

@@ -6,21 +6,23 @@ snapshot is taken and gone on from, the answers are the same.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from headrace.features import bags, slots
+from headrace.changes import Rows
+from headrace.features import bags
+from headrace.features.codec import RowCodec
 from headrace.features.keys import KeyIndex
-from headrace.features.layout import AT, REDUCED, SEQ, TILE, Array, Bag, Blocks, TableLayout
+from headrace.features.layout import AT, SEQ, TILE, Array, TableLayout
+from headrace.features.partials import aggregations, collected, counted
 from headrace.features.read import Gathered, Values, gather, read_gathered, read_one
 from headrace.features.table import Change, TileTable
 from headrace.features.view import View
 
-PAIR, VALUE, COUNT = "__pair", "__value", "__count"
 Snapshot = Mapping[str, pl.DataFrame]
 # A table, and of the runs that lost tiles: slots, new offsets, new lengths.
 Expired = tuple[TileTable, tuple[Array, Array, Array]]
@@ -73,6 +75,7 @@ class ViewMachine:
         self.view = view
         self.newest = newest
         self.index = KeyIndex(view.keys)
+        self.codec = RowCodec(view)
         self._schema = pl.DataFrame(schema=view.schema).select(**view.inputs).schema
         self.tables = [TileTable(layout) for layout in view.tables]
         self._empty = read_gathered(view, [gather(table.segments, np.array([-1])) for table in self.tables], 0)[0]
@@ -205,11 +208,11 @@ class ViewMachine:
         tile = at // layout.every * layout.every if layout.every else np.zeros(len(at), np.int64)
         inputs = inputs.hstack([pl.Series(TILE, tile)])
         by = [*self.view.keys, TILE]
-        grouped = inputs.group_by(by, maintain_order=False).agg(_partials(layout))
+        grouped = inputs.group_by(by, maintain_order=False).agg(aggregations(layout))
         # Only now: a key all of whose events are too late must not take a slot that nothing would free.
         slot, tiles = self.index.assign(grouped), grouped[TILE].to_numpy()
-        found = [_counted(inputs, grouped, by, bag) for bag in layout.bags]
-        return table.prepare(self.index.size, slot, tiles, _blocks(layout, grouped), found)
+        found = [counted(inputs, grouped, by, bag) for bag in layout.bags]
+        return table.prepare(self.index.size, slot, tiles, collected(layout, grouped), found)
 
     # -- time and memory -------------------------------------------------------------------------------------------
 
@@ -269,6 +272,20 @@ class ViewMachine:
         if now is None:
             return [Values(self._empty.features, None, None)] * len(rows[0].count)
         return read_gathered(self.view, rows, now)
+
+    # -- rows for a store outside the process ----------------------------------------------------------------------
+
+    def rows(self, prepared: Prepared) -> list[Rows]:
+        """What a batch has changed; to be asked right after its commit."""
+        return self.codec.changed(self.index, prepared.changes)
+
+    def gone(self, expired: list[Expired]) -> list[Rows]:
+        """What a `retire` will remove; to be asked before it."""
+        return self.codec.gone(self.index, expired)
+
+    def all_rows(self) -> Iterator[Rows]:
+        """Every live row, a bounded number at a time; no batch may come in between."""
+        return self.codec.everything(self.index, self.tables)
 
     # -- snapshots -------------------------------------------------------------------------------------------------
 
@@ -332,46 +349,6 @@ def _gone(layout: TableLayout, at: Array, now: Array, slack: int) -> Array:
         return np.zeros(len(at), bool)
     gone: Array = at // layout.every * layout.every <= now - layout.keep - slack
     return gone
-
-
-def _partials(layout: TableLayout) -> list[pl.Expr]:
-    exprs = [
-        expr.alias(f"{block}.{number}")
-        for block, columns in layout.columns.items()
-        for number, expr in enumerate(columns)
-    ]
-    for number, group in enumerate(layout.slots):
-        exprs += slots.partials(number, group)
-    return exprs
-
-
-def _blocks(layout: TableLayout, grouped: pl.DataFrame) -> Blocks:
-    blocks: Blocks = {}
-    for block, columns in layout.columns.items():
-        if columns:
-            dtype = np.float64 if block == "m2" else REDUCED[block][0]
-            values = np.empty((grouped.height, len(columns)), dtype)
-            for number in range(len(columns)):
-                values[:, number] = grouped[f"{block}.{number}"].to_numpy()
-            blocks[block] = values
-    for number, group in enumerate(layout.slots):
-        blocks |= slots.collect(number, group, grouped)
-    return blocks
-
-
-def _counted(inputs: pl.DataFrame, grouped: pl.DataFrame, by: list[str], bag: Bag) -> pl.DataFrame:
-    """How often each value occurs in each row of `grouped`, which is by key and tile: (pair, value, count)."""
-    pairs = grouped.lazy().select(by).with_row_index(PAIR)
-    counted = (
-        inputs.lazy()
-        .filter(pl.col(bag.column).is_not_null())
-        .group_by(*by, pl.col(bag.column).alias(VALUE))
-        .agg(pl.len().cast(pl.Int64).alias(COUNT))
-        .join(pairs, on=by, how="inner")
-        .select(pl.col(PAIR).cast(pl.Int64).alias("pair"), pl.col(VALUE).alias("value"), pl.col(COUNT).alias("count"))
-        .collect()
-    )
-    return counted.with_columns(value=bags.stored(bag, counted["value"]))
 
 
 def _live(table: TileTable) -> Array:

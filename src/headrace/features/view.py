@@ -22,7 +22,7 @@ from headrace.features.layout import REDUCED, TableLayout
 from headrace.features.merged import Built, Finish, FinishMany
 from headrace.features.spec import Aggregate, Derived, Feature
 
-RESERVED = ("as_of", "age", "token", "now", "view", "to_dict")
+RESERVED = ("as_of", "age", "token", "lagging", "now", "view", "to_dict")
 _PLAIN: dict[Any, type] = {pl.String(): str, pl.Int64(): int}
 _KEY_TYPES = (pl.String, pl.Boolean, pl.Date, pl.Datetime)
 

@@ -23,6 +23,7 @@ from prometheus_client.metrics_core import (
 from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
+    from headrace.runners.tally import Histogram
     from headrace.serving.stats import Stats
 
 # Seconds: from the fraction of a millisecond that a read takes to the minute that a wait may.
@@ -88,6 +89,23 @@ class StatsCollector(Collector):
         yield _counter("headrace_batches", "Batches processed.", "stream", {n: s.batches for n, s in streams.items()})
         newest = {name: one.newest / 1e6 for name, one in streams.items() if one.newest is not None}
         yield _gauge("headrace_newest_event_timestamp_seconds", "Event time of the newest event.", "stream", newest)
+        lags = GaugeMetricFamily(
+            "headrace_source_lag", "Messages that the source holds and were not read.", labels=["stream", "partition"]
+        )
+        for name, one in streams.items():
+            for partition, messages in one.lag.items():
+                lags.add_metric([name, partition], messages)
+        yield lags
+        up = {name: float(one.problem is None) for name, one in streams.items()}
+        yield _gauge("headrace_source_up", "0 while the stream's source cannot be read.", "stream", up)
+        yield _histogram(
+            "headrace_freshness_seconds",
+            "From an event's time until reads see it (a sample of each batch).",
+            {name: one.freshness for name, one in streams.items()},
+        )
+        yield _histogram(
+            "headrace_batch_rows", "Events in a batch.", {name: one.batch_rows for name, one in streams.items()}
+        )
         delays = {name: one.delay for name, one in streams.items() if one.delay is not None}
         yield _gauge("headrace_event_delay_seconds", "Between the newest event's time and now.", "stream", delays)
 
@@ -106,6 +124,10 @@ class StatsCollector(Collector):
         stats = self._stats
         yield GaugeMetricFamily("headrace_ready", "1 if the app can take and answer.", value=float(stats.ready))
         yield GaugeMetricFamily("headrace_uptime_seconds", "Since the app was opened.", value=stats.uptime)
+        yield GaugeMetricFamily("headrace_behind_seconds", "How far reads are behind the input.", value=stats.behind)
+        yield GaugeMetricFamily(
+            "headrace_lagging", "1 while that is more than the app allows.", value=float(stats.lagging)
+        )
         yield GaugeMetricFamily("headrace_queue_rows", "Rows that wait for the engine.", value=stats.queue_rows)
         yield CounterMetricFamily("headrace_cycles", "Batches of the engine made visible.", value=stats.cycles)
         yield _gauge("headrace_dead_letters", "Dead letters kept.", "stream", stats.dead_letters)
@@ -116,6 +138,9 @@ class StatsCollector(Collector):
         )
         yield CounterMetricFamily("headrace_checkpoints", "Checkpoints written.", value=stats.checkpoints)
         yield CounterMetricFamily("headrace_checkpoint_rows", "Rows journalled.", value=stats.checkpoint_rows)
+        yield CounterMetricFamily(
+            "headrace_dead_letters_lost", "Dead letters that could not be kept.", value=stats.dead_letters_lost
+        )
         if stats.checkpoint_age is not None:
             age = stats.checkpoint_age
             yield GaugeMetricFamily("headrace_checkpoint_age_seconds", "Since the last checkpoint.", value=age)
@@ -166,4 +191,13 @@ def _gauge(name: str, help_: str, label: str, values: Mapping[str, float]) -> Ga
     metric = GaugeMetricFamily(name, help_, labels=[label])
     for key, value in values.items():
         metric.add_metric([key], value)
+    return metric
+
+
+def _histogram(name: str, help_: str, histograms: Mapping[str, Histogram | None]) -> HistogramMetricFamily:
+    metric = HistogramMetricFamily(name, help_, labels=["stream"])
+    for stream, one in histograms.items():
+        if one is not None:
+            bounds = [*map(str, one.bounds), "+Inf"]
+            metric.add_metric([stream], list(zip(bounds, accumulate(one.counts), strict=True)), one.sum)
     return metric

@@ -37,6 +37,7 @@ class Restored:
     positions: dict[str, Any] = field(default_factory=dict)
     streams: dict[str, tuple[int, int | None]] = field(default_factory=dict)
     parts: dict[str, pl.DataFrame] = field(default_factory=dict)
+    lineage: dict[str, str] = field(default_factory=dict)  # by view: which line of state the parts go on
     backfill: set[str] = field(default_factory=set)  # views to be made anew from the push log
     dropped: tuple[str, ...] = ()  # stored parts that no view continues
 
@@ -77,7 +78,8 @@ def restore(app: App, journal: Journal | None, log: PushLog) -> Restored:
             log.first - 1,
         )
     dropped = tuple(part for part in checkpoint.parts if part not in parts)
-    return Restored(positions, streams, parts, backfill, dropped)
+    lineage = {name: line for name, line in meta.get("lineage", {}).items() if name in kept}
+    return Restored(positions, streams, parts, lineage, backfill, dropped)
 
 
 def _positions(app: App, stored: Mapping[str, Any], kept: set[str]) -> tuple[dict[str, Any], set[str]]:
@@ -104,8 +106,16 @@ def _positions(app: App, stored: Mapping[str, Any], kept: set[str]) -> tuple[dic
 class Checkpointer:
     """Writes checkpoints of the machines to the journal."""
 
-    def __init__(self, journal: Journal | None, app: App, log: PushLog, dropped: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        journal: Journal | None,
+        app: App,
+        log: PushLog,
+        lineage: Mapping[str, str],
+        dropped: tuple[str, ...] = (),
+    ) -> None:
         self._app = app
+        self._lineage = dict(lineage)
         self._log = log
         self._journal = journal
         self._views = {name: view.fingerprint() for name, view in app.views.items()}
@@ -161,6 +171,7 @@ class Checkpointer:
             "positions": dict(seen),
             "streams": {name: {"seq": state.seq, "newest": state.newest} for name, state in streams.items()},
             "views": self._views,
+            "lineage": self._lineage,
         }
         if meta == self._last_meta and not self._whole:
             return None

@@ -8,15 +8,13 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from collections.abc import Callable
 from queue import Empty, Full, Queue
 from typing import Any
 
-from headrace.errors import ClosedError, HeadraceError, StorageError
-from headrace.formats import decode, decode_frame
-from headrace.runners.inbox import Inbox, Work
-from headrace.schema import Decoded, Reject, Schema
-from headrace.sources.base import Chunk, EndOfSource, Reader, Source
+from headrace.errors import ClosedError, StorageError
+from headrace.runners.inbox import Inbox
+from headrace.runners.intake import Intake
+from headrace.sources.base import Chunk, EndOfSource, Reader, Source, Tracked
 
 logger = logging.getLogger("headrace")
 # Chunks read ahead of the decoder.
@@ -30,42 +28,35 @@ class Feeder:
 
     Args:
         stream: The stream's name.
-        schema: What rows must be.
-        source: Where they come from, and its key among the positions.
+        source: Where rows come from, and its key among the positions.
+        intake: What makes valid rows of what it brings.
         inbox: Where they go.
-        now: The app's clock.
-        rejected: Told of rows that cannot be used, with where they came from.
     """
 
-    def __init__(
-        self,
-        stream: str,
-        schema: Schema,
-        source: Source,
-        inbox: Inbox,
-        now: Callable[[], int],
-        rejected: Callable[[str, str, list[Reject], Any], None],
-    ) -> None:
+    def __init__(self, stream: str, source: Source, intake: Intake, inbox: Inbox) -> None:
         self.stream = stream
         self.source = source
-        self._schema = schema
+        self._intake = intake
         self._inbox = inbox
-        self._now = now
-        self._rejected = rejected
         self._chunks: Queue[Chunk | float] = Queue(_AHEAD)
         self._idle = threading.Condition()
         self._asked = 0.0
         self._answered = 0.0
         self._closing = threading.Event()
         self._reader: Reader | None = None
+        self._tracked: Tracked | None = None
         self._threads: list[threading.Thread] = []
+        self._created: int | None = None
         self.failure: str | None = None
+        self.problem: str | None = None  # what is in the way for now; it is tried again
         self.finished = False
         self.rows = 0
 
     def start(self, position: Any | None) -> None:
         """Begins after a position of this source; None is its beginning."""
         self._reader = self.source.open(position)
+        reader: object = self._reader
+        self._tracked = reader if isinstance(reader, Tracked) else None
         for target, role in ((self._read, "read"), (self._decode, "decode")):
             thread = threading.Thread(target=target, name=f"headrace-{role}-{self.stream}", daemon=True)
             thread.start()
@@ -78,6 +69,14 @@ class Feeder:
             wanted = self._asked
             done = self._idle.wait_for(lambda: self._answered >= wanted or self.failure is not None, timeout)
             return done and self.failure is None
+
+    def lag(self) -> dict[str, int]:
+        """Messages that each partition holds and that were not read, as last heard; nothing if it cannot be known."""
+        return dict(self._tracked.lag()) if self._tracked is not None else {}
+
+    def behind_since(self) -> int | None:
+        """When that was written which was read last, in microseconds, if there is more to read; else None."""
+        return self._created if any(self.lag().values()) else None
 
     def close(self) -> None:
         """Stops reading; what has been read but not taken in is read again from the last checkpoint."""
@@ -94,16 +93,16 @@ class Feeder:
             asked = self._asked
             try:
                 chunk = self._reader.read(_POLL)
+                at_end = chunk is not None or asked <= self._answered or self._at_end()
                 backoff = _POLL
+                self.problem = None
             except EndOfSource:
                 self._hand_over(math.inf)
                 return
             except ClosedError:
                 return
             except StorageError as error:
-                logger.warning("%s: %s; trying again in %.1f s", self.source.name, error, backoff)
-                self._closing.wait(backoff)
-                backoff = min(backoff * 2, _LONGEST_BACKOFF)
+                backoff = self._back_off(error, backoff)
                 continue
             except Exception as error:
                 logger.exception("%s: reading stopped", self.source.name)
@@ -111,8 +110,18 @@ class Feeder:
                 return
             if chunk is not None:
                 self._hand_over(chunk)
-            elif asked > self._answered:
+            elif asked > self._answered and at_end:
                 self._hand_over(asked)
+
+    def _at_end(self) -> bool:
+        return self._tracked.at_end() if self._tracked is not None else True
+
+    def _back_off(self, error: StorageError, wait: float) -> float:
+        """Waits, and returns how long to wait the next time."""
+        self.problem = str(error)
+        logger.warning("%s: %s; trying again in %.1f s", self.source.name, error, wait)
+        self._closing.wait(wait)
+        return min(wait * 2, _LONGEST_BACKOFF)
 
     def _hand_over(self, item: Chunk | float) -> None:
         while not self._closing.is_set():
@@ -153,25 +162,18 @@ class Feeder:
         return None
 
     def _take_in(self, chunk: Chunk) -> None:
-        decoded = self._decoded(chunk)
-        rejects = [*decoded.rejects]
-        rejects += [
-            Reject(-1, f"{skipped.reason} ({skipped.path}, bytes {skipped.start} to {skipped.end})", skipped.raw)
-            for skipped in chunk.skipped
-        ]
-        if rejects:
-            self._rejected(self.stream, chunk.origin or self.source.name, rejects, chunk.position)
-        self.rows += decoded.frame.height
-        self._inbox.put(Work(self.stream, decoded.frame, self.source.name, chunk.position, self._now()))
-
-    def _decoded(self, chunk: Chunk) -> Decoded:
-        try:
-            if chunk.frame is not None:
-                return decode_frame(self._schema, chunk.frame)
-            return decode(self._schema, chunk.data, chunk.format)
-        except HeadraceError as error:
-            # Nothing of the chunk can be used: it is set aside whole, and what follows goes on.
-            return Decoded(self._schema.empty(), [Reject(0, str(error), chunk.data)])
+        backoff = _POLL
+        while not self._closing.is_set():
+            try:
+                work = self._intake.take(chunk)
+            except StorageError as error:
+                backoff = self._back_off(error, backoff)
+                continue
+            self.problem = None
+            self.rows += work.frame.height
+            self._created = chunk.created
+            self._inbox.put(work)
+            return
 
     def _fail(self, reason: str) -> None:
         with self._idle:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
 
 from headrace.errors import ClosedError
+from headrace.sources.base import Trace
 
 MOST_ROWS = 1 << 20
 BATCH_ROWS = 1 << 18
@@ -21,13 +23,21 @@ BATCH_ROWS = 1 << 18
 
 @dataclass(frozen=True)
 class Work:
-    """Valid rows of one stream, and where their source stands after them."""
+    """Valid rows of one stream, and where their source stands after them.
+
+    Attributes:
+        received: When they came in, by the app's clock, in microseconds.
+        created: When the newest of them was written to its source, by the source's clock; of a push, `received`.
+        trace: Where the n'th row came from, if the source can say.
+    """
 
     stream: str
     frame: pl.DataFrame
     source: str
     position: Any
     received: int
+    created: int
+    trace: Callable[[int], Trace] | None = None
 
 
 class Inbox:
@@ -77,6 +87,11 @@ class Inbox:
         """Waits until `enough` rows are there, but no longer than `timeout` seconds."""
         with self._changed:
             self._changed.wait_for(lambda: self.rows >= enough or self._closed is not None, timeout)
+
+    def oldest(self) -> int | None:
+        """When the newest row of the work that has waited longest was written, in microseconds."""
+        with self._changed:
+            return self._queue[0].created if self._queue else None
 
     @property
     def closed(self) -> bool:

@@ -8,6 +8,7 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from headrace.errors import StorageError
 from headrace.features.machine import Refused
 from headrace.runners.inbox import Work
 from headrace.schema import Reject
+from headrace.sources.base import Letter, Writer
 from headrace.stores.dead_letters import DeadLetters
 
 logger = logging.getLogger("headrace")
@@ -36,6 +38,8 @@ class SetAside:
         self._lock = threading.Lock()
         self.rejected_rows: Counter[str] = Counter()
         self.lost = 0
+        # Where a stream's letters go besides: the writer of its source, which knows whether there is such a place.
+        self.writers: dict[str, Writer] = {}
 
     def rejected(self, stream: str, source: str, rejects: Sequence[Reject], position: Any | None = None) -> None:
         """Rows that are not what the stream's model says; those of a source that can be read again, with where."""
@@ -43,6 +47,30 @@ class SetAside:
             self.rejected_rows[stream] += len(rejects)
         once = None if position is None else f"rejected {source} {_digest(position)}"
         self._keep(stream, source, [(reject.reason, reject.raw) for reject in rejects], once)
+
+    def traced(self, stream: str, letters: Sequence[Letter], why: str) -> None:
+        """Inputs whose origin is known: kept once however often they are read again.
+
+        Args:
+            why: "rejected", of what is not as the stream's model says, or "refused", of what views cannot use.
+        """
+        if why == "rejected":
+            with self._lock:
+                self.rejected_rows[stream] += len(letters)
+        rows = [
+            (one.trace.origin, one.reason, one.trace.raw, f"{stream}/{why} {one.trace.origin} {_digest(one.reason)}")
+            for one in letters
+        ]
+        try:
+            self._letters.add_each(stream, self._now(), rows)
+        except StorageError as error:
+            self._cannot(stream, len(rows), error)
+        writer = self.writers.get(stream)
+        if writer is not None:
+            try:
+                writer.set_aside(letters)
+            except StorageError as error:
+                logger.error("%d dead letters of %s were not written to its source's: %s", len(letters), stream, error)
 
     def refused(self, stream: str, works: Sequence[Work], frame: pl.DataFrame, by_view: list[list[Refused]]) -> int:
         """Valid rows that views could not use; returns how many are late for every view.
@@ -71,23 +99,32 @@ class SetAside:
             for number, work in enumerate(works):
                 start = int(ends[number]) - work.frame.height
                 here = [
-                    (why, raw)
+                    (row - start, why, raw)
                     for (row, why), raw in zip(reasons, raws, strict=True)
                     if start <= row < int(ends[number])
                 ]
-                if here:
+                if here and work.trace is not None:
+                    traces = [(why, work.trace(row), raw) for row, why, raw in here]
+                    self.traced(
+                        stream, [Letter(why, replace(t, raw=t.raw or raw)) for why, t, raw in traces], "refused"
+                    )
+                elif here:
                     # A crash may replay this work; what it set aside is then there already.
-                    self._keep(stream, work.source, here, f"refused {work.source} {_digest(work.position)}")
+                    letters = [(why, raw) for _, why, raw in here]
+                    self._keep(stream, work.source, letters, f"refused {work.source} {_digest(work.position)}")
         return int(late.sum())
 
     def _keep(self, stream: str, source: str, letters: list[tuple[str, bytes]], once: str | None) -> None:
         try:
             self._letters.add(stream, source, self._now(), letters, once)
         except StorageError as error:
-            # Input goes on when the letters' disk is full; what cannot be kept is counted and logged.
-            with self._lock:
-                self.lost += len(letters)
-            logger.error("%d dead letters of %s could not be kept: %s", len(letters), stream, error)
+            self._cannot(stream, len(letters), error)
+
+    def _cannot(self, stream: str, letters: int, error: StorageError) -> None:
+        # Input goes on when the letters' disk is full; what cannot be kept is counted and logged.
+        with self._lock:
+            self.lost += letters
+        logger.error("%d dead letters of %s could not be kept: %s", letters, stream, error)
 
 
 def _digest(position: Any) -> str:

@@ -183,7 +183,12 @@ class Remote:
 
     def stats(self) -> Stats:
         """As `Live.stats`."""
-        return msgspec.convert(self._call("GET", "/v1/status").json(), Stats)
+        return msgspec.convert(self.status(), Stats)
+
+    def status(self) -> dict[str, Any]:
+        """All that `GET /v1/status` says, as plain values: the figures, the time, and what is declared."""
+        status: dict[str, Any] = self._call("GET", "/v1/status").json()
+        return status
 
     def ready(self) -> tuple[bool, str]:
         """As `Live.ready`; a server that does not answer is not ready."""

@@ -105,6 +105,8 @@ class HttpApp:
 
     def quick(self, path: bytes, headers: list[tuple[bytes, bytes]]) -> bytes | None:
         """The body of a plain `GET /v1/features/{view}/{key}`, or None: then the whole route answers, and says why."""
+        if self._live.remote:
+            return None
         started = perf_counter()
         try:
             self._service.check_access(headers)
@@ -133,6 +135,8 @@ class HttpApp:
         key = view.parse_key([_text(part) for part in parts])
         if query := scope["query_string"]:
             row = await self._service.read(self._live.read, ReadOptions(from_query(query)), view, key)
+        elif self._live.remote:
+            row = await self._service.remote.run(self._live.read, view, key)
         else:
             row = self._live.read(view, key)
         body = self._service.encode(row)

@@ -16,16 +16,17 @@ from headrace.errors import HeadraceError, InputError, StaleError, TooLargeError
 from headrace.features.view import View
 from headrace.formats import decode, decode_frame, decode_rows
 from headrace.registry import DEFAULT as CONNECTORS
+from headrace.runners.base import Runner
+from headrace.runners.progress import reached
 from headrace.schema import Decoded, Event
-from headrace.serving import tools
+from headrace.serving import status, tools
 from headrace.serving.rows import Row, RowMaker
 from headrace.serving.stats import Stats, measure
 from headrace.serving.token import Token, token_text
-from headrace.units import MAX_TIME, MIN_TIME, duration, format_duration, to_micros
+from headrace.units import MAX_TIME, MIN_TIME, SECOND, duration, format_duration, to_micros
 
 if TYPE_CHECKING:
     from headrace.app import App, Stream
-    from headrace.runners.local import LocalRunner
     from headrace.stores.dead_letters import DeadLetters
 
 logger = logging.getLogger("headrace")
@@ -45,9 +46,15 @@ class Live:
         self.app = app
         self._makers = {name: RowMaker(view) for name, view in app.views.items()}
         self._token: tuple[int, str] = (-1, "")
+        self._limit = app.lag_limit / SECOND
         self.started = time.monotonic()
-        self._runner: LocalRunner = CONNECTORS.find("runner", app.runner).load()(app, path)
+        self._runner: Runner = CONNECTORS.find("runner", app.runner).load()(app, path)
         self._runner.start()
+
+    @property
+    def remote(self) -> bool:
+        """Whether a read goes to a server elsewhere, and so may take as long as that does."""
+        return self._runner.store.remote
 
     # -- in --------------------------------------------------------------------------------------------------------
 
@@ -73,10 +80,9 @@ class Live:
         decoded = _decoded(target, rows, format)
         positions: dict[str, Any] = {}
         if decoded.frame.height:
-            positions["push"] = self._runner.submit(target, decoded.frame)
+            positions = self._runner.submit(target, decoded.frame)
         if decoded.rejects:
-            self._runner.setaside.rejected(target.name, "push", decoded.rejects)
-        self._runner.pushed[target.name] += decoded.frame.height
+            self._runner.set_aside(target, decoded.rejects)
         return Token(positions, decoded.frame.height, decoded.rejects)
 
     def drain(self, timeout: float | None = None) -> None:
@@ -124,7 +130,7 @@ class Live:
         self._runner.alive()
         token = self._seen()
         values = self._runner.store.read(target.name, wanted, moment)
-        row = self._makers[target.name].one(wanted, values, token)
+        row = self._makers[target.name].one(wanted, values, token, self.lagging())
         if max_age is not None:
             return self._fresh(target, wanted, row, duration(max_age) / 1e6, now, timeout)
         return row
@@ -143,7 +149,7 @@ class Live:
         The columns are the key columns, the features, `as_of` and `age`. Arguments and errors are those of `read`.
         """
         target, wanted, values = self._values(view, keys, after, now, timeout)
-        return self._makers[target.name].frame(wanted, values)
+        return self._makers[target.name].frame(wanted, values, self.lagging())
 
     def read_rows(
         self,
@@ -158,7 +164,8 @@ class Live:
         token = self._seen()
         target, wanted, values = self._values(view, keys, after, now, timeout)
         maker = self._makers[target.name]
-        return [maker.one(key, one, token) for key, one in zip(wanted, values, strict=True)]
+        lagging = self.lagging()
+        return [maker.one(key, one, token, lagging) for key, one in zip(wanted, values, strict=True)]
 
     def _values(
         self,
@@ -188,7 +195,7 @@ class Live:
             name = view
         else:
             name = self.app.view_of(view).stream if isinstance(view, View | str) else view.name
-        return self._runner.streams[name].newest or 0
+        return self._runner.newest(name) or 0
 
     def _moment(self, view: View, now: datetime | int | None) -> int | None:
         """The time to read at; None stands for the newest event time."""
@@ -211,7 +218,7 @@ class Live:
         unknown = set(positions) - set(self._runner.positions())
         if unknown:
             raise InputError(f"the token names the sources {sorted(unknown)}, which this app does not have")
-        if not self._runner.wait(positions, timeout):
+        if not self._runner.wait_until(lambda: reached(self._runner.seen()[1], positions), timeout):
             raise StaleError(f"expected to see the write of the token within {timeout} s; the engine is not there yet")
 
     def _fresh(self, view: View, key: Any, row: Row, most: float, now: datetime | int | None, timeout: float) -> Row:
@@ -232,12 +239,16 @@ class Live:
         return found[0]
 
     def _seen(self) -> str:
-        cycle, text = self._token
-        if cycle != self._runner.cycles:
-            cycle = self._runner.cycles
-            text = token_text(self._runner.seen)
-            self._token = (cycle, text)
+        version, text = self._token
+        now, positions = self._runner.seen()
+        if version != now:
+            text = token_text(dict(positions))
+            self._token = (now, text)
         return text
+
+    def lagging(self) -> bool:
+        """Whether the engine is further behind its input than the app's limit."""
+        return self._runner.behind() > self._limit
 
     # -- tools -----------------------------------------------------------------------------------------------------
 
@@ -300,6 +311,10 @@ class Live:
     def stats(self) -> Stats:
         """What goes on: counts, rates, sizes and delays."""
         return measure(self, self._runner)
+
+    def status(self) -> dict[str, Any]:
+        """The figures as plain values, with the time and what is declared."""
+        return status.status(self)
 
     def ready(self) -> tuple[bool, str]:
         """Whether the app can take and answer, and if not, why."""

@@ -78,6 +78,10 @@ def row_schema(view: View) -> Json:
         },
         "age": {"type": ["number", "null"], "description": "seconds between as_of and now"},
         "token": {"type": "string", "description": "the positions that the values have seen"},
+        "lagging": {
+            "type": "boolean",
+            "description": "true while the engine is further behind its input than the app allows: newer events exist",
+        },
     }
     return {"type": "object", "properties": properties, "required": list(properties)}
 

@@ -63,7 +63,7 @@ _RAISED = (
     Kind("input", 400, "What was sent cannot be used", InputError),
     Kind("stale", 504, "Fresh enough data did not come in time", StaleError),
     Kind("locked", 503, "Another process has the data directory", LockedError),
-    Kind("storage", 503, "The data directory cannot be used", StorageError),
+    Kind("storage", 503, "What holds the data cannot be used", StorageError),
     Kind("closed", 503, "The engine has stopped", ClosedError),
     Kind("schema", 500, "What was declared cannot work", SchemaError),
     Kind("config", 500, "What was declared cannot work", ConfigError),

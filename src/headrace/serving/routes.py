@@ -126,6 +126,8 @@ async def _call(service: Service, request: Request) -> Response:
     name = request.path_params["name"]
     async with service.bodies.read(request.scope["headers"], request.receive, _SMALL_BODY) as body:
         arguments = _arguments(body)
+    if service.live.remote:
+        return reply(await service.remote.run(service.live.call, name, arguments))
     return reply(service.live.call(name, arguments))
 
 

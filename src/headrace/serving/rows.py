@@ -24,6 +24,8 @@ class Row(msgspec.Struct, frozen=True):
         as_of: The event time of the newest event in the values (UTC); None if there is none.
         age: Seconds between that and the moment of the read; None if there is none.
         token: The positions that the values have seen; a read with `after=` it sees at least as much.
+        lagging: Whether the engine is further behind its input than the app allows: there are events that the values
+            should hold and do not yet.
     """
 
     def to_dict(self) -> dict[str, Any]:
@@ -43,13 +45,14 @@ class RowMaker:
             ("as_of", datetime | None),
             ("age", float | None),
             ("token", str),
+            ("lagging", bool),
         ]
         made: Any = msgspec.defstruct(
             "".join(part.title() for part in view.name.split("_")) + "Row", fields, bases=(Row,), frozen=True
         )
         self.row: type[Row] = made
 
-    def one(self, key: Any, values: Values, token: str) -> Row:
+    def one(self, key: Any, values: Values, token: str, lagging: bool = False) -> Row:
         """A row of a key's values."""
         newest = values.newest
         if newest is None or values.now is None:
@@ -57,11 +60,11 @@ class RowMaker:
         else:
             as_of, age = from_micros(newest), max(0, values.now - newest) / SECOND
         if self._single:
-            return self.row(key, *values.features, as_of, age, token)
-        return self.row(*key, *values.features, as_of, age, token)
+            return self.row(key, *values.features, as_of, age, token, lagging)
+        return self.row(*key, *values.features, as_of, age, token, lagging)
 
-    def frame(self, keys: Sequence[Any], values: Sequence[Values]) -> pl.DataFrame:
-        """A frame with a row for each key, in their order: keys, features, as_of and age."""
+    def frame(self, keys: Sequence[Any], values: Sequence[Values], lagging: bool = False) -> pl.DataFrame:
+        """A frame with a row for each key, in their order: keys, features, as_of, age and lagging."""
         view = self._view
         parts = [[key] for key in keys] if self._single else keys
         columns: dict[str, pl.Series] = {}
@@ -75,6 +78,7 @@ class RowMaker:
             None if one.newest is None or one.now is None else max(0, one.now - one.newest) / SECOND for one in values
         ]
         columns["age"] = pl.Series("age", ages, pl.Float64)
+        columns["lagging"] = pl.repeat(lagging, len(values), dtype=pl.Boolean, eager=True).alias("lagging")
         return pl.DataFrame(columns)
 
 

@@ -86,6 +86,7 @@ class Service:
         self.pushes = Pool(16)
         self.waits = Pool(32)
         self.others = Pool(4)
+        self.remote = Pool(16)
         self.encode = msgspec.json.Encoder().encode
 
     def check_access(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
@@ -99,7 +100,7 @@ class Service:
             raise ProblemError(UNAUTHORIZED if refusal is Refusal.KEY else FORBIDDEN, refusal.value)
 
     async def read(self, work: Callable[..., T], options: ReadOptions, *args: Any) -> T:
-        """Run a read: at once on the event loop, and on a thread only if it has to wait.
+        """Run a read: at once on the event loop, and on a thread if it has to wait, or to ask a store elsewhere.
 
         Args:
             work: `live.read`, or another that takes the same options.
@@ -107,7 +108,11 @@ class Service:
             args: The view and the key or keys.
         """
         if not options.may_wait:
+            if self.live.remote:
+                return await self.remote.run(work, *args, **options.arguments(options.timeout))
             return work(*args, **options.arguments(options.timeout))
+        if self.live.remote:
+            return await self.waits.run(work, *args, **options.arguments(options.timeout))
         started = time.monotonic()
         try:
             # What has been waited for is mostly there already: most pushes are visible within milliseconds.

@@ -3,92 +3,57 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from headrace.runners.base import Figures, Runner, StreamFigures, ViewFigures
+
 if TYPE_CHECKING:
-    from headrace.runners.local import LocalRunner
     from headrace.serving.live import Live
 
 
 @dataclass(frozen=True)
-class StreamStats:
-    """Counts of rows since the start; times in seconds."""
+class StreamStats(StreamFigures):
+    """A stream's counts, and the seconds between its newest event and now."""
 
-    accepted: int
-    processed: int
-    rejected: int
-    late: int
-    batches: int
-    newest: int | None  # event time, microseconds
-    delay: float | None  # between the newest event and now
+    delay: float | None = None
 
 
 @dataclass(frozen=True)
-class ViewStats:
-    """What a view holds: live keys, (key, tile) rows, and bytes of its arrays."""
-
-    keys: int
-    tiles: int
-    bytes: int
-
-
-@dataclass(frozen=True)
-class Stats:
+class Stats(Figures):
     """A moment's figures."""
 
-    app: str
-    uptime: float
-    ready: bool
-    problem: str | None
-    streams: dict[str, StreamStats] = field(default_factory=dict)
-    views: dict[str, ViewStats] = field(default_factory=dict)
-    queue_rows: int = 0
-    cycles: int = 0
+    app: str = ""
+    uptime: float = 0.0
+    ready: bool = False
+    problem: str | None = None
+    lagging: bool = False
+    streams: Mapping[str, StreamStats] = field(default_factory=dict)
+    views: Mapping[str, ViewFigures] = field(default_factory=dict)
     dead_letters: dict[str, int] = field(default_factory=dict)
     dead_letters_dropped: int = 0
-    checkpoints: int = 0
-    checkpoint_rows: int = 0
-    checkpoint_age: float | None = None
 
 
-def measure(live: Live, runner: LocalRunner) -> Stats:
+def measure(live: Live, runner: Runner) -> Stats:
     """Reads the counters; none of it stops the engine."""
-    app = live.app
-    streams = {}
-    for name, state in runner.streams.items():
-        delay = None if state.newest is None else max(0.0, (live.now(app.streams[name]) - state.newest) / 1e6)
-        streams[name] = StreamStats(
-            accepted=runner.pushed[name] + runner.fed(name),
-            processed=state.rows,
-            rejected=runner.setaside.rejected_rows[name],
-            late=state.late,
-            batches=state.batches,
-            newest=state.newest,
-            delay=delay,
-        )
-    views = {
-        name: ViewStats(
-            machine.keys,
-            sum(table.rows for table in machine.tables),
-            sum(table.bytes for table in machine.tables),
-        )
-        for name, machine in runner.machines.items()
-    }
+    figures = runner.figures()
     ready, problem = live.ready()
-    writer = runner.checkpointer
+    streams = {name: _stream(live, name, one) for name, one in figures.streams.items()}
     return Stats(
-        app=app.name,
+        **{**vars(figures), "streams": streams},
+        app=live.app.name,
         uptime=time.monotonic() - live.started,
         ready=ready,
         problem=None if ready else problem,
-        streams=streams,
-        views=views,
-        queue_rows=runner.inbox.rows,
-        cycles=runner.cycles,
+        lagging=live.lagging(),
         dead_letters=runner.dead_letters.count(),
         dead_letters_dropped=runner.dead_letters.dropped,
-        checkpoints=writer.written,
-        checkpoint_rows=writer.rows,
-        checkpoint_age=time.monotonic() - writer.last if writer.written else None,
     )
+
+
+def _stream(live: Live, name: str, figures: StreamFigures) -> StreamStats:
+    delay = None
+    if figures.newest is not None:
+        delay = max(0.0, (live.now(live.app.streams[name]) - figures.newest) / 1e6)
+    return StreamStats(**vars(figures), delay=delay)

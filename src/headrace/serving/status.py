@@ -6,6 +6,7 @@ import dataclasses
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from headrace.registry import shown_url
 from headrace.units import format_duration, from_micros
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def declared(app: App) -> dict[str, Any]:
         "clock": "event" if app.event_time else "wall",
         "streams": {
             name: {
-                "source": _without_password(stream.url),
+                "source": None if stream.url is None else shown_url(stream.url),
                 "time": stream.schema.time,
                 "columns": {column: str(dtype) for column, dtype in stream.schema.columns.items()},
                 "lateness": format_duration(stream.lateness),
@@ -48,11 +49,3 @@ def _view(view: View) -> dict[str, Any]:
         "keys": view.key_schema(),
         "features": {name: feature.describe() for name, feature in view.features.items()},
     }
-
-
-def _without_password(url: str | None) -> str | None:
-    """The scheme and the path of a source: what stands between may hold a password, and so may a query."""
-    if url is None:
-        return None
-    scheme, _, rest = url.partition("://")
-    return f"{scheme}://{rest.partition('?')[0].rpartition('@')[2]}"

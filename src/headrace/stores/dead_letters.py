@@ -121,12 +121,28 @@ class DeadLetters:
         Raises:
             StorageError: They could not be written.
         """
+        self.add_each(
+            stream,
+            at,
+            [
+                (source, reason, raw, None if once is None else f"{stream}/{once}#{number}")
+                for number, (reason, raw) in enumerate(letters)
+            ],
+        )
+
+    def add_each(self, stream: str, at: int, letters: Iterable[tuple[str, str, bytes, str | None]]) -> None:
+        """Set inputs aside that came from different places, all of them or, if there is an error, none.
+
+        Args:
+            letters: Of each, the source, the reason, the original bytes, and what it is known by: of letters with the
+                same identity the first is kept.
+
+        Raises:
+            StorageError: They could not be written.
+        """
         rows = [
-            (
-                *(stream, source, reason, at, _OVERHEAD + len(raw) + len(reason) + len(source), raw),
-                None if once is None else f"{stream}/{once}#{number}",
-            )
-            for number, (reason, raw) in enumerate(letters)
+            (stream, source, reason, at, _OVERHEAD + len(raw) + len(reason) + len(source), raw, identity)
+            for source, reason, raw, identity in letters
         ]
         fitting = [row for row in rows if row[4] <= min(self._keep_bytes, _LARGEST)]
         if not rows:

@@ -12,13 +12,15 @@ if TYPE_CHECKING:
     from headrace.testing.clock import VirtualClock as VirtualClock
     from headrace.testing.machines import MachineContract as MachineContract
     from headrace.testing.sources import SourceContract as SourceContract
+    from headrace.testing.stores import OnlineStoreContract as OnlineStoreContract
 
 _WHERE = {
     "MachineContract": "headrace.testing.machines",
+    "OnlineStoreContract": "headrace.testing.stores",
     "SourceContract": "headrace.testing.sources",
     "VirtualClock": "headrace.testing.clock",
 }
-__all__ = ["MachineContract", "SourceContract", "VirtualClock", "oracle", "strategies"]
+__all__ = ["MachineContract", "OnlineStoreContract", "SourceContract", "VirtualClock", "oracle", "strategies"]
 
 
 def __getattr__(name: str) -> Any:

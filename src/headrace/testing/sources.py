@@ -11,7 +11,10 @@
             return FileSource(f"file://{tmp_path}/b.ndjson?follow=true")
 
 Choose chunk sizes so small that the source gives several chunks: every position is resumed from.
-The rows are compared as bytes (or as tuples, where chunks hold frames); override `rows` for another format.
+The rows are compared as bytes (or as tuples, where chunks hold frames); override `rows` for another format, and
+`arranged` for a source in partitions, whose rows keep their order only within each.
+
+A source without an end (its readers are `Tracked`) is read to what it holds now.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ import csv
 import io
 import json
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import closing
 from typing import Any
@@ -28,22 +32,40 @@ from typing import Any
 import pytest
 
 from headrace.errors import ClosedError
-from headrace.sources.base import Chunk, EndOfSource, Reader, Skipped, Source
+from headrace.sources.base import Chunk, EndOfSource, Reader, Skipped, Source, Tracked
 
 PATIENCE = 30.0  # seconds after which a read that should have ended counts as stuck
+POLL = 0.05
+
+
+def next_chunk(reader: Reader) -> Chunk | None:
+    """The next chunk; None at the end, or where all has been read that a source without an end holds now."""
+    deadline = time.monotonic() + PATIENCE
+    asked: object = reader
+    while time.monotonic() < deadline:
+        try:
+            chunk = reader.read(POLL if isinstance(asked, Tracked) else PATIENCE)
+        except EndOfSource:
+            return None
+        if chunk is not None:
+            return chunk
+        if isinstance(asked, Tracked) and asked.at_end():
+            return None
+    raise AssertionError(f"nothing new within {PATIENCE} s, and no end")
 
 
 def read_all(source: Source, position: Any = None) -> list[Chunk]:
-    """Every chunk of a source that ends, from a position on."""
-    chunks: list[Chunk] = []
+    """Every chunk of a source, from a position on to its end, or to what is its end now."""
     with closing(source.open(position)) as reader:
-        while True:
-            try:
-                chunk = reader.read(PATIENCE)
-            except EndOfSource:
-                return chunks
-            assert chunk is not None, f"{source.name}: nothing new within {PATIENCE} s, and no EndOfSource"
-            chunks.append(chunk)
+        return read_rest(reader)
+
+
+def read_rest(reader: Reader) -> list[Chunk]:
+    """Every chunk that a reader has not given yet."""
+    chunks: list[Chunk] = []
+    while (chunk := next_chunk(reader)) is not None:
+        chunks.append(chunk)
+    return chunks
 
 
 def read_available(reader: Reader) -> list[Chunk]:
@@ -58,6 +80,8 @@ def chunk_rows(chunk: Chunk) -> list[Any]:
     """The rows of a chunk, as something to compare: lines, fields of a CSV row, JSON values or tuples."""
     if chunk.frame is not None:
         return chunk.frame.rows()
+    if chunk.messages is not None:
+        return list(chunk.messages)
     if not chunk.data:
         return []
     if chunk.format == "csv":
@@ -85,6 +109,10 @@ class SourceContract:
         """The rows of chunks, in order, as something to compare."""
         return [row for chunk in chunks for row in chunk_rows(chunk)]
 
+    def arranged(self, rows: Sequence[Any]) -> list[Any]:
+        """Rows in an order that is the same in every reading."""
+        return list(rows)
+
     def skipped(self, chunks: Sequence[Chunk]) -> list[Skipped]:
         """What chunks say was skipped."""
         return [each for chunk in chunks for each in chunk.skipped]
@@ -106,14 +134,15 @@ class SourceContract:
 
     def test_reading_twice_gives_the_same(self, source: Source) -> None:
         """A source is a log: reading takes nothing away."""
-        assert self.rows(read_all(source)) == self.rows(read_all(source))
+        assert self.arranged(self.rows(read_all(source))) == self.arranged(self.rows(read_all(source)))
 
     def test_resuming_at_every_position_gives_the_rest(self, source: Source) -> None:
         """No row is lost and none comes twice, wherever a reader is replaced by another."""
         chunks = read_all(source)
         for number, chunk in enumerate(chunks, start=1):
             resumed = read_all(source, chunk.position)
-            assert self.rows(chunks[:number]) + self.rows(resumed) == self.rows(chunks)
+            rows = self.rows(chunks[:number]) + self.rows(resumed)
+            assert self.arranged(rows) == self.arranged(self.rows(chunks))
             assert self.skipped(chunks[:number]) + self.skipped(resumed) == self.skipped(chunks)
 
     def test_a_reader_for_every_chunk_gives_all(self, source: Source) -> None:
@@ -122,14 +151,12 @@ class SourceContract:
         position = None
         while True:
             with closing(source.open(position)) as reader:
-                try:
-                    chunk = reader.read(PATIENCE)
-                except EndOfSource:
-                    break
-            assert chunk is not None
+                chunk = next_chunk(reader)
+            if chunk is None:
+                break
             chunks.append(chunk)
             position = chunk.position
-        assert self.rows(chunks) == self.rows(read_all(source))
+        assert self.arranged(self.rows(chunks)) == self.arranged(self.rows(read_all(source)))
 
     def test_positions_are_json(self, source: Source) -> None:
         """A position comes back from JSON as it was, and is as good after it."""
@@ -137,18 +164,14 @@ class SourceContract:
         for number, chunk in enumerate(chunks, start=1):
             position = json.loads(json.dumps(chunk.position, allow_nan=False))
             assert position == chunk.position
-            assert self.rows(read_all(source, position)) == self.rows(chunks[number:])
+            rows = self.rows(read_all(source, position))
+            assert self.arranged(rows) == self.arranged(self.rows(chunks[number:]))
 
     def test_positions_do_not_change_afterwards(self, source: Source) -> None:
         """A position that was given out is not touched by reading on."""
         given, copies = [], []
         with closing(source.open(None)) as reader:
-            while True:
-                try:
-                    chunk = reader.read(PATIENCE)
-                except EndOfSource:
-                    break
-                assert chunk is not None
+            while (chunk := next_chunk(reader)) is not None:
                 given.append(chunk.position)
                 copies.append(copy.deepcopy(chunk.position))
         assert given == copies
@@ -156,23 +179,49 @@ class SourceContract:
     def test_readers_do_not_share(self, source: Source) -> None:
         """Two readers of one source each get all of it."""
         with closing(source.open(None)) as first, closing(source.open(None)) as second:
-            one, other = first.read(PATIENCE), second.read(PATIENCE)
-        assert one is not None
-        assert other is not None
-        assert self.rows([one]) == self.rows([other])
+            begun = next_chunk(first)
+            other, rest = read_rest(second), read_rest(first)
+        assert begun is not None
+        assert self.arranged(self.rows([begun, *rest])) == self.arranged(self.rows(other))
 
     def test_the_end_stays_the_end(self, source: Source) -> None:
-        """`EndOfSource` is raised again."""
+        """`EndOfSource` is raised again; without an end, nothing comes and it is still where all has been read."""
         with closing(source.open(None)) as reader:
-            for _ in read_all(source):
-                reader.read(PATIENCE)
+            read_rest(reader)
+            asked: object = reader
             for _ in range(2):
-                with pytest.raises(EndOfSource):
-                    reader.read(0)
+                if isinstance(asked, Tracked):
+                    assert (reader.read(0), asked.at_end()) == (None, True)
+                else:
+                    with pytest.raises(EndOfSource):
+                        reader.read(0)
 
     def test_nothing_after_the_last_position(self, source: Source) -> None:
         """The position after the last chunk is the end."""
         assert read_all(source, read_all(source)[-1].position) == []
+
+    def test_messages_say_where_they_came_from(self, source: Source) -> None:
+        """Each under an origin of its own, with its bytes while its chunk is held and without them later."""
+        chunks = [chunk for chunk in read_all(source) if chunk.trace is not None]
+        traces = [chunk.trace for chunk in chunks if chunk.trace is not None]
+        sizes = [len(chunk.messages or ()) for chunk in chunks]
+        for chunk in chunks:
+            assert chunk.messages is not None
+            assert chunk.trace is not None
+            assert [chunk.trace(row).raw for row in range(len(chunk.messages))] == list(chunk.messages)
+        del chunks
+        origins = [trace(row).origin for trace, size in zip(traces, sizes, strict=True) for row in range(size)]
+        assert len(set(origins)) == len(origins)
+
+    def test_the_lag_is_what_is_left(self, source: Source) -> None:
+        """At its end a reader is behind nothing."""
+        with closing(source.open(None)) as reader:
+            asked: object = reader
+            if not isinstance(asked, Tracked):
+                pytest.skip("its readers do not know how far the end is")
+            assert not asked.at_end()
+            read_rest(reader)
+            assert set(asked.lag().values()) == {0}
 
     def test_closing_twice_is_harmless(self, source: Source) -> None:
         """`close` may be called by whoever comes last."""

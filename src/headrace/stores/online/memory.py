@@ -7,26 +7,34 @@ read (microseconds each); whatever is long is computed outside.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from headrace.changes import Rows
 from headrace.errors import ConfigError
-from headrace.stores.online.base import Keeper
+from headrace.stores.online.base import Keeper, Progress
 
 
 class MemoryStore:
     """`memory:`, for one process. The other stores are compared with it."""
 
-    def __init__(self, url: str = "memory:") -> None:
+    remote = False
+
+    def __init__(self, url: str = "memory:", **_: Any) -> None:
         if url not in ("memory", "memory:", "memory://"):
             raise ConfigError(f'the online store "memory:" takes nothing more, found {url!r}')
         self._lock = threading.Lock()
         self._keepers: Mapping[str, Keeper] = {}
 
-    def bind(self, keepers: Mapping[str, Keeper]) -> None:
+    def bind(self, keepers: Mapping[str, Keeper], lineage: Mapping[str, str]) -> None:  # noqa: ARG002 - gone with the process
         self._keepers = keepers
 
-    def write(self, commits: Sequence[Callable[[], object]]) -> None:
+    def write(
+        self,
+        commits: Sequence[Callable[[], object]],
+        rows: Callable[[], Iterable[Rows]],  # noqa: ARG002 - the machines' own rows are what is read
+        progress: Progress,  # noqa: ARG002 - the runner in this process is asked for it
+    ) -> None:
         with self._lock:
             for commit in commits:
                 commit()
