@@ -54,6 +54,21 @@ class Stream:
     lateness: int
 
 
+@dataclass(frozen=True)
+class Publication:
+    """A view that is published.
+
+    Attributes:
+        view: Its name.
+        url: Where to.
+        every: The shortest time between two rows of a key, in microseconds.
+    """
+
+    view: str
+    url: str
+    every: int
+
+
 class App:
     """The declaration of streams and views, and how `now` is told.
 
@@ -90,6 +105,7 @@ class App:
         self.lag_limit = duration(lag_limit)
         self.streams: dict[str, Stream] = {}
         self.views: dict[str, View] = {}
+        self.publications: list[Publication] = []
 
     def stream(
         self,
@@ -154,6 +170,27 @@ class App:
             return view
 
         return declare
+
+    def publish(self, view: View | str, url: str, *, every: str | timedelta | float = "1s") -> None:
+        """Publishes a view's rows to a sink: each key's whole row as JSON when it reads otherwise than before.
+
+        Also when only time has passed: a total that falls as its window moves on is written again, and a key of which
+        nothing is left is taken back (in a topic: a tombstone).
+
+        Args:
+            view: A view or its name.
+            url: A sink such as ``kafka://localhost:9092/spending``, best a compacted topic.
+            every: The shortest time between two rows of a key.
+
+        Raises:
+            UnknownNameError: There is no such view.
+            ConfigError: No sink has the URL's scheme, or the view is published there already.
+        """
+        name = self.view_of(view).name
+        CONNECTORS.find("sink", url)
+        if any((one.view, one.url) == (name, url) for one in self.publications):
+            raise ConfigError(f"the view {name!r} is published there already; once is enough")
+        self.publications.append(Publication(name, url, duration(every)))
 
     def stream_of(self, given: Stream | type[Event] | str) -> Stream:
         """The stream that a name, a model or a stream stands for.

@@ -33,6 +33,10 @@ class Plan:
         ]
         for stream in self.app.streams.values():
             lines += _stream(stream, [view for view in self.app.views.values() if view.stream == stream.name])
+        lines += [
+            f"{one.view} ──► {shown_url(one.url)} at most every {format_duration(one.every)}"
+            for one in self.app.publications
+        ]
         lines += [f"note: {note}" for note in self.notes]
         return "\n".join(lines)
 
@@ -49,6 +53,12 @@ def check(app: App) -> Plan:
     CONNECTORS.find("online", app.online).load()
     CONNECTORS.find("runner", app.runner).load()
     notes = []
+    for publication in app.publications:
+        CONNECTORS.find("sink", publication.url).load()
+        if app.runner == "bytewax":
+            raise ConfigError(
+                f'the view {publication.view!r} is published, which the runner "bytewax" cannot do; run it with "local"'
+            )
     for stream in app.streams.values():
         if stream.url is not None:
             CONNECTORS.find("source", stream.url).load()

@@ -187,6 +187,7 @@ def shown_url(url: str) -> str:
 OURS = (
     Connector("source", "file", "headrace.sources.files:FileSource", note="NDJSON, JSON, CSV and Parquet files"),
     Connector("source", "kafka", "headrace.sources.kafka:KafkaSource", "kafka", note="Kafka, Redpanda and their like"),
+    Connector("sink", "kafka", "headrace.sources.kafka_writer:KafkaSink", "kafka", note="a topic, by key"),
     Connector("online", "memory", "headrace.stores.online.memory:MemoryStore", note="in this process"),
     *(
         Connector("online", scheme, "headrace.stores.online.redis:RedisStore", "redis", note="Redis and Valkey")

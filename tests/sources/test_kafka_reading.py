@@ -203,7 +203,7 @@ def test_another_member_of_the_group_takes_nothing_away(broker: Broker) -> None:
 
 
 def test_offsets_are_committed_for_monitors(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headrace.sources.kafka_reader.COMMIT", 0.05)
+    monkeypatch.setattr("headrace.sources.kafka_group.COMMIT", 0.05)
     topic = broker.create(1)
     broker.produce(topic, payments(7))
     group = f"g-{topic}"

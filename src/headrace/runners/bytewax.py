@@ -23,12 +23,12 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 import headrace.runners.bytewax_available  # noqa: F401 - before all that needs it
-from headrace.errors import ClosedError
+from headrace.errors import ClosedError, ConfigError
 from headrace.runners.base import Figures, StreamFigures, ViewFigures
 from headrace.runners.bytewax_cluster import flow, flow_of, run_cluster
 from headrace.runners.bytewax_flow import dataflow
-from headrace.runners.bytewax_lanes import PUSH, PushLane
 from headrace.runners.bytewax_lineage import Lineage, prepare, recovery_folder
+from headrace.runners.bytewax_push import PUSH, PushLane
 from headrace.runners.bytewax_site import Site
 from headrace.runners.bytewax_start import execute
 from headrace.runners.inbox import Work
@@ -63,7 +63,7 @@ class BytewaxRunner:
 
     def __init__(self, app: App, path: str | Path | None = None, *, workers: int | None = None) -> None:
         self.app = app
-        self.workers = workers if workers is not None else int(os.environ.get("HEADRACE_WORKERS", "1"))
+        self.workers = _workers() if workers is None else workers
         self.failure: str | None = None
         self._pushed: Counter[str] = Counter()
         self._closed = False
@@ -96,7 +96,7 @@ class BytewaxRunner:
         return self.site.store
 
     def start(self) -> None:
-        """Starts the dataflow, and waits until what was saved and what was pushed before can be read."""
+        """Starts the dataflow; where reads are of this process, waits until they see what was there before."""
         if sys.getswitchinterval() > _SWITCH:
             sys.setswitchinterval(_SWITCH)
         self._thread.start()
@@ -107,11 +107,17 @@ class BytewaxRunner:
             raise error
 
     def _opened(self) -> bool:
-        """Whether all lanes have begun; of reads in this process also, whether the push log has been replayed."""
-        lane = self.site.lanes.get(PUSH)
-        if not isinstance(lane, PushLane) or any(self.tracker.done(name) is None for name in tuple(self.site.lanes)):
-            return False
-        return self.store.remote or lane.caught_up()
+        if self.store.remote:
+            # Its server may be away for now.
+            return bool(self.site.expected)
+        push = self.site.lanes.get(PUSH)
+        heard = all(self.tracker.done(name) is not None for name in self.site.expected)
+        return self._begun() and heard and isinstance(push, PushLane) and push.caught_up()
+
+    def _begun(self) -> bool:
+        """Whether all lanes read."""
+        lanes = [self.site.lanes.get(name) for name in self.site.expected]
+        return bool(lanes) and all(lane is not None and lane.begun() for lane in lanes)
 
     # -- the dataflow ----------------------------------------------------------------------------------------------
 
@@ -173,6 +179,8 @@ class BytewaxRunner:
         def left() -> float | None:
             return None if deadline is None else max(0.0, deadline - time.monotonic())
 
+        if not self.wait_until(self._begun, left()):
+            return False
         lanes = tuple(self.site.lanes.items())
         for _, lane in lanes:
             feeder = lane.feeder
@@ -188,7 +196,7 @@ class BytewaxRunner:
         return 0 if done is None else done.works
 
     def positions(self) -> list[str]:
-        return list(dict.fromkeys([PUSH, *(lane.source for lane in tuple(self.site.lanes.values()))]))
+        return list(dict.fromkeys([PUSH, *self.site.sources]))
 
     def seen(self) -> tuple[int, Mapping[str, Any]]:
         return self.tracker.version, self.tracker.seen
@@ -252,19 +260,24 @@ class BytewaxRunner:
             if self._closed:
                 return
             self._closed = True
-        self.site.close_lanes()
+        self.site.end()
         for writer in self.setaside.writers.values():
             writer.close()
         self.log.close()
         self.site.inbox.close()
-        if isinstance(self.store, RemoteStore):
-            self.store.give_up()
         if self._thread.ident is not None:
             self._thread.join()
         self.site.close()
         self.dead_letters.close()
         if self._dir is not None:
             self._dir.close()
+
+
+def _workers() -> int:
+    given = os.environ.get("HEADRACE_WORKERS", "1")
+    if not given.isdecimal() or int(given) < 1:
+        raise ConfigError(f"HEADRACE_WORKERS: expected a whole number from 1, found {given!r}")
+    return int(given)
 
 
 def _view_figures(site: Site, view: str) -> ViewFigures:

@@ -177,7 +177,7 @@ def _stopping(site: Site) -> Iterator[None]:
         logger.info("stopping: what was read is finished and saved")
         signal.signal(signal.SIGINT, signal.default_int_handler)
         # Elsewhere: the worker whose thread this may be has to go on, for the lanes to end.
-        threading.Thread(target=site.close_lanes, name="headrace-stop", daemon=True).start()
+        threading.Thread(target=site.end, name="headrace-stop", daemon=True).start()
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:

@@ -23,7 +23,7 @@ from headrace.stores.online.base import OnlineStore, Progress, RemoteStore
 
 if TYPE_CHECKING:
     from headrace.app import App
-    from headrace.runners.bytewax_lanes import _Lane
+    from headrace.runners.bytewax_lane import Lane
 
 
 class Worker:
@@ -69,8 +69,10 @@ class Site:
         self.tracker = Tracker(app)
         self.inbox = Inbox()
         self.log: PushLog | None = None
-        self.lanes: dict[str, _Lane] = {}
-        self.opener = ""
+        self.lanes: dict[str, Lane] = {}
+        # The lanes that there will be, in this process or in others, and the names of what they read.
+        self.expected: list[str] = []
+        self.sources: list[str] = []
         self.epochs = 0
         self.saved = 0.0
         self.error: BaseException | None = None
@@ -159,8 +161,12 @@ class Site:
                 engine.store.close()
         self.store.close()
 
-    def close_lanes(self) -> None:
+    def end(self) -> None:
         """Ends the input: what was taken in is finished, and the dataflow ends with a last checkpoint."""
+        for engine in self.engines():
+            if isinstance(engine.store, RemoteStore):
+                # It no longer waits for a server that is away; the next start writes everything again.
+                engine.store.give_up()
         for lane in tuple(self.lanes.values()):
             if lane.feeder is not None:
                 lane.feeder.close()

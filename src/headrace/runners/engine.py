@@ -50,6 +50,8 @@ class Engine:
         self.seen: dict[str, Any] = dict(restored.positions)
         self.cycles = 0
         self.behind: Callable[[], float] = lambda: 0.0
+        # By view: who is told which keys have changed, once reads see it.
+        self.listeners: dict[str, list[Callable[[list[Any]], None]]] = {}
         self.streams = {name: StreamState(*restored.streams.get(name, (0, None))) for name in app.streams}
         self.machines = {
             name: build(view, restored.parts, self.streams[view.stream].newest) for name, view in app.views.items()
@@ -95,6 +97,9 @@ class Engine:
         self._write(commits, lambda: [rows for machine, one in changed for rows in machine.rows(one)], seen)
         for call in after:
             call()
+        for machine, one in changed:
+            for listener in self.listeners.get(machine.view.name, ()):
+                listener(_keys(machine, one))
         self.cycles += 1
 
     def _write(
@@ -169,3 +174,10 @@ class Engine:
                     retire.append(partial(machine.retire, expired))
         if retire:
             self._write(retire, lambda: gone, self.seen)
+
+
+def _keys(machine: ViewMachine, prepared: Prepared) -> list[Any]:
+    """The keys that a batch has changed, right after its commit."""
+    owners = [change.segments.owner[change.rows] for _, change in prepared.changes]
+    slots = np.unique(np.concatenate(owners)).tolist() if owners else []
+    return [machine.index.key_of[slot] for slot in slots]

@@ -32,6 +32,7 @@ from headrace.runners.feeder import Feeder
 from headrace.runners.inbox import Inbox, Work
 from headrace.runners.intake import Intake
 from headrace.runners.progress import StreamState
+from headrace.runners.publisher import publishers
 from headrace.runners.setaside import SetAside
 from headrace.schema import Reject
 from headrace.sources.base import Source, Writable
@@ -40,6 +41,7 @@ from headrace.stores.dead_letters import DeadLetters
 from headrace.stores.journal import Journal
 from headrace.stores.log import FileLog, MemoryLog, PushLog, Record
 from headrace.stores.online.base import OnlineStore, RemoteStore
+from headrace.stores.published import Published
 from headrace.units import SECOND
 
 if TYPE_CHECKING:
@@ -103,6 +105,8 @@ class LocalRunner:
         self.engine = Engine(self.app, restored, self.setaside, WallClock().now)
         self.engine.behind = self.behind
         self.checkpointer = Checkpointer(journal, self.app, self.log, self.engine.lineage, restored.dropped)
+        self._published = Published(None if self._dir is None else self._dir.published)
+        self._publishers = publishers(self.app, self.engine, self._published)
         self._restored = restored
         if not self.store.remote:
             self._replay()
@@ -115,6 +119,8 @@ class LocalRunner:
         """Starts the engine and the sources."""
         if sys.getswitchinterval() > _SWITCH:
             sys.setswitchinterval(_SWITCH)
+        for publisher in self._publishers:
+            publisher.start(list(self.engine.machines[publisher.view.name].index.slot_of))
         self._thread.start()
         for stream in self.app.streams.values():
             if stream.url is not None:
@@ -341,6 +347,9 @@ class LocalRunner:
             self.store.give_up()
         if self._thread.ident is not None:
             self._thread.join()
+        for publisher in self._publishers:
+            publisher.close()
+        self._published.close()
         with self._progress:
             self._ended = True
             self._progress.notify_all()

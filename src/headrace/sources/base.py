@@ -184,6 +184,27 @@ class Writer(Protocol):
         ...
 
 
+class Sink(Protocol):
+    """Where rows under keys are written, the newest one of a key being all that counts."""
+
+    @property
+    def name(self) -> str:
+        """What logs and metrics call it."""
+        ...
+
+    def put(self, items: Sequence[tuple[bytes, bytes | None]]) -> None:
+        """Writes keys and their values, durably when it returns; no value takes the key back.
+
+        Raises:
+            StorageError: Not all were written; some may have been.
+        """
+        ...
+
+    def close(self) -> None:
+        """Lets go of what it holds."""
+        ...
+
+
 @runtime_checkable
 class Writable(Protocol):
     """A source that can be written to as well."""

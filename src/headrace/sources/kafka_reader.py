@@ -29,6 +29,7 @@ from headrace.sources import kafka_properties
 from headrace.sources.base import Chunk, Skipped
 from headrace.sources.kafka_batch import Batch
 from headrace.sources.kafka_cluster import Cluster, Health, Topic
+from headrace.sources.kafka_group import GroupOffsets
 from headrace.sources.kafka_position import Offsets, Place
 from headrace.sources.kafka_url import KafkaUrl
 
@@ -36,7 +37,6 @@ SLICE = 0.05  # seconds between looks at whether it was closed
 LINGER = 0.002  # seconds in which more is waited for than has come: a trickle makes some hundred chunks a second
 ENDS = 2.0  # seconds between two questions for the partitions' ends
 HEAR = 0.1  # seconds between two looks at the ends that came with messages
-COMMIT = 5.0
 _LEAST = 16  # messages of a poll, however long they are
 
 _log = logging.getLogger("headrace.kafka")
@@ -71,10 +71,9 @@ class KafkaReader:
         self._moved = False  # a new place that is to be told with no message
         self._most = url.batch
         self._asked: tuple[Future[Any] | None, Mapping[TopicPartition, Future[Any]]] | None = None
-        self._ask_ends = self._ask_topic = self._commit_at = self._hear_at = 0.0
+        self._ask_ends = self._ask_topic = self._hear_at = 0.0
         self._heard_ends: Mapping[int, int] = {}
-        self._committed: dict[int, int] = {}
-        self._commit_failed = False
+        self._group = GroupOffsets(url, self._health)
 
     def read(self, timeout: float) -> Chunk | None:
         """The next chunk; see `Reader.read`."""
@@ -112,7 +111,7 @@ class KafkaReader:
         self._stop.set()
         with self._lock:  # after the read that may be under way
             if self._consumer is not None:
-                self._commit(last=True)
+                self._group.write(self._consumer, self._offsets.next if self._offsets else {}, last=True)
                 self._consumer.close()
                 self._consumer = None
             if self._cluster is not None:
@@ -144,8 +143,7 @@ class KafkaReader:
             # A place is told at once where another start would find another one.
             self._moved = place is None and self._url.start != "earliest"
             now = time.monotonic()
-            self._ask_ends, self._ask_topic, self._commit_at = now + ENDS, now + self._url.refresh, now + COMMIT
-            self._committed = dict(offsets.next)
+            self._ask_ends, self._ask_topic = now + ENDS, now + self._url.refresh
             self._assign(offsets.next)
             self._offsets = offsets
             self._compare(topic)
@@ -160,7 +158,7 @@ class KafkaReader:
         if self._consumer is None and begin:
             url = self._url
             conf = kafka_properties.reading(url.brokers, url.group or "headrace", url.properties)
-            conf |= {"error_cb": self._health.told, "on_commit": self._told_commit}
+            conf |= {"error_cb": self._health.told, "on_commit": self._group.told}
             self._consumer = self._health.made(lambda: Consumer(conf))
         if self._consumer is not None:
             self._consumer.assign([TopicPartition(self._url.topic, each, at) for each, at in begin.items()])
@@ -366,9 +364,7 @@ class KafkaReader:
             self._asked = topic, self._ask().ask_offsets(offsets.next, "latest")
             self._ask_ends = now + ENDS
             self._ask_topic = now + self._url.refresh if topic is not None else self._ask_topic
-        if self._url.group is not None and now >= self._commit_at:
-            self._commit_at = now + COMMIT
-            self._commit()
+        self._group.write(self._consumer, offsets.next)
 
     def _answered(self, offsets: Offsets) -> None:
         assert self._asked is not None
@@ -385,25 +381,3 @@ class KafkaReader:
             _log.debug("%s; it is asked again", error)
             if topic is not None:
                 self._health.told(KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART, str(error)))
-
-    def _commit(self, *, last: bool = False) -> None:
-        """Writes the group's offsets, if there is a group and they have changed."""
-        offsets, consumer = self._offsets, self._consumer
-        if self._url.group is None or offsets is None or consumer is None or offsets.next == self._committed:
-            return
-        found = [TopicPartition(self._url.topic, number, at) for number, at in offsets.next.items()]
-        try:
-            consumer.commit(offsets=found, asynchronous=True)
-            self._committed = dict(offsets.next)
-            if last and not self._health.worrying:
-                consumer.poll(SLICE)
-        except KafkaException as error:
-            self._told_commit(error.args[0], [])
-
-    def _told_commit(self, error: KafkaError | None, _: object) -> None:
-        if error is not None and not self._commit_failed:
-            self._commit_failed = True
-            _log.warning(
-                "%s: the offsets of the group %r could not be written, so monitors see old ones; reading goes on: %s",
-                *(self._url.name, self._url.group, self._health.words(error)),
-            )

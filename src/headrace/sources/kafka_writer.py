@@ -39,11 +39,11 @@ class KafkaWriter:
     """Writes to the topic of a URL; made by `KafkaSource.writer`. Any thread may write.
 
     Args:
-        schema: What rows are.
+        schema: What rows are; None where only messages are written.
         url: Where to.
     """
 
-    def __init__(self, schema: Schema, url: KafkaUrl) -> None:
+    def __init__(self, schema: Schema | None, url: KafkaUrl) -> None:
         self._schema = schema
         self._url = url
         self._health = Health(url)
@@ -67,10 +67,15 @@ class KafkaWriter:
         key = self._url.key if key is None else key
         if key is not None and key not in frame.columns:
             raise ConfigError(f"cannot write {key!r} as the message key; {nearest(key, frame.columns)}")
+        assert self._schema is not None
         values = to_json(self._schema, frame)
         keys: Iterable[bytes | None] = repeat(None, len(values)) if key is None else to_keys(frame[key])
         items = ((value, each, None) for value, each in zip(values, keys, strict=True))
         return self._send(self._url.topic, items, "rows")
+
+    def put(self, items: Sequence[tuple[bytes, bytes | None]]) -> None:
+        """Writes messages under keys; one without a value is a tombstone. See `Sink.put`."""
+        self._send(self._url.topic, ((value, key, None) for key, value in items), "messages")
 
     def set_aside(self, letters: Sequence[Letter]) -> None:
         """Writes dead letters to the topic of `dead_letters=`, if there is one; see `Writer.set_aside`.
@@ -184,6 +189,32 @@ class KafkaWriter:
             _log.warning(
                 "%s: the producer has failed for good (%s); a new one is made", self._url.name, errors[0].str()
             )
+
+
+class KafkaSink:
+    """The sink behind `kafka:` URLs: messages under keys, and tombstones, for a topic that is compacted.
+
+    Args:
+        url: As of a source; of its options only brokers, topic and Kafka's properties count.
+        options: As in the query; `config` is a mapping of Kafka properties.
+    """
+
+    def __init__(self, url: str, **options: Any) -> None:
+        self._url = KafkaUrl.parse(url, options)
+        self._writer = KafkaWriter(None, self._url)
+
+    @property
+    def name(self) -> str:
+        """The brokers, sorted, and the topic."""
+        return self._url.name
+
+    def put(self, items: Sequence[tuple[bytes, bytes | None]]) -> None:
+        """Writes keys and their values; see `Sink.put`."""
+        self._writer.put(items)
+
+    def close(self) -> None:
+        """Leaves the brokers."""
+        self._writer.close()
 
 
 def _item(letter: Letter) -> Item:

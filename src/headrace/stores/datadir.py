@@ -30,6 +30,7 @@ class Layout:
         log: The folder of the push log.
         journal: The folder of the checkpoints.
         dead_letters: The database of the dead letters; other processes may read it while one has the directory open.
+        published: The database of the keys that are published.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -37,6 +38,7 @@ class Layout:
         self.log = self.path / "log"
         self.journal = self.path / "journal"
         self.dead_letters = self.path / "dead_letters.db"
+        self.published = self.path / "published.db"
 
 
 class DataDir(Layout):
