@@ -119,6 +119,7 @@ class Broker:
             self.kill()
 
     def _end(self, how: signal.Signals) -> None:
+        self._producer = None  # of which a broker without a memory knows nothing when it is back
         if self._process is not None:
             self._process.send_signal(how)
             try:

@@ -28,7 +28,12 @@ READ_RATE, BATCH_RATE, BATCH = 2_000, 50, 100
 SECONDS = 3.0
 # Events go on for a little longer than reads, on both sides.
 MARGIN = 1.0
-GOALS = {"1 key p99": 1_000.0, f"{BATCH} keys p99": 2_000.0}
+GOALS = {
+    "1 key, no events p99": 1_000.0,
+    "1 key p99": 1_000.0,
+    f"{BATCH} keys, no events p99": 2_000.0,
+    f"{BATCH} keys p99": 2_000.0,
+}
 
 Run = Callable[[], dict[str, Any]]
 
@@ -60,13 +65,14 @@ def run(
             for name in names
         }
         report.add("headrace", "(key, tile) rows held", "rows", [engine.ready["tiles"]])
-        for batch, rate in ((1, read_rate), (BATCH, BATCH_RATE)):
-            systems: dict[str, Run] = {
-                name: functools.partial(beside_events, engine, reader, event_rate, rate, seconds, batch)
-                for name, reader in readers.items()
-            }
-            for name, rounds in interleave(systems, runs).items():
-                add(report, name, batch, rounds)
+        for events in (0, event_rate):
+            for batch, rate in ((1, read_rate), (BATCH, BATCH_RATE)):
+                systems: dict[str, Run] = {
+                    name: functools.partial(beside_events, engine, reader, events, rate, seconds, batch)
+                    for name, reader in readers.items()
+                }
+                for name, rounds in interleave(systems, runs).items():
+                    add(report, name, keys_text(batch) + (", no events" if events == 0 else ""), rounds)
         check(engine, readers["headrace"])
     describe(report, seconds, event_rate, read_rate)
     return report
@@ -90,7 +96,9 @@ def server() -> Iterator[str]:
 def beside_events(
     engine: Child, reader: Child, event_rate: int, rate: float, seconds: float, batch: int
 ) -> dict[str, Any]:
-    """A slice of reads while the engine takes events."""
+    """A slice of reads while the engine takes events, or has none to take."""
+    if event_rate == 0:
+        return reader.ask(do="reads", rate=rate, seconds=seconds, batch=batch)
     pushed = engine.start(do="push", rate=event_rate, seconds=seconds + MARGIN)
     result = reader.ask(do="reads", rate=rate, seconds=seconds, batch=batch)
     return result | {"engine": pushed()}
@@ -112,13 +120,16 @@ def check(engine: Child, reader: Child) -> None:
         raise BenchError(f"what is read from the store is not the oracle's: {wrong}")
 
 
-def add(report: Report, system: str, batch: int, rounds: list[dict[str, Any]]) -> None:
+def keys_text(batch: int) -> str:
+    return "1 key" if batch == 1 else f"{batch} keys"
+
+
+def add(report: Report, system: str, what: str, rounds: list[dict[str, Any]]) -> None:
     """One system's latencies, and how the engine fared meanwhile."""
-    what = "1 key" if batch == 1 else f"{batch} keys"
     for side, name in ((0, what), (1, f"{what}, service")):
         for point in rounds[0]["latency"]:
             report.add(system, f"{name} {point}", "µs", [one["latency"][point][side] for one in rounds])
-    if system == "headrace":
+    if system == "headrace" and "engine" in rounds[0]:
         for figure, unit in (("rate", "events/s"), ("behind", "ms"), ("cpu", "cores")):
             label = {"rate": "written", "behind": "last event to the store", "cpu": "engine"}[figure]
             report.add(system, f"{label}, beside {what}", unit, [one["engine"][figure] for one in rounds])
@@ -137,6 +148,7 @@ def describe(report: Report, seconds: float, event_rate: int, read_rate: int) ->
     report.notes += [
         f"reads: {read_rate:,}/s of one key, {BATCH_RATE}/s of {BATCH}, for {seconds:g} s a round, open loop; Zipf 1.2",
         "a latency counts from the scheduled time; 'service' from the call to its return",
+        "'no events': the engine is idle, but for its word once a second; else it takes all that it is given",
         "the server, the engine (decoding JSON, all features, writing) and the reader share the machine's cores",
         "the peer reads a total that was stored beforehand: no window is merged, nothing is checked",
         "every key's total, as the reader reads it, was compared with a recomputation from all events",

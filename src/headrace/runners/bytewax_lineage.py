@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from bytewax.recovery import init_db_dir
 
 from headrace.errors import ConfigError, StorageError
+from headrace.runners.bytewax_recovery import forget_unfinished
 from headrace.stores import disk
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ def prepare(app: App, data: Path) -> Lineage:
                 )
             file.unlink(missing_ok=True)
             _make(folder)
+        forget_unfinished(folder)
         stored = _read(file)
         views = {name: view.fingerprint() for name, view in app.views.items()}
         held = stored.get("views", {})

@@ -12,6 +12,7 @@ from headrace.sources.kafka_cluster import Health
 from headrace.sources.kafka_url import KafkaUrl
 
 COMMIT = 5.0  # seconds between two writes
+_LATER = frozenset((KafkaError._WAIT_COORD, KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError._DESTROY))
 _LAST = 0.05  # seconds that the last write may take
 
 _log = logging.getLogger("headrace.kafka")
@@ -48,7 +49,9 @@ class GroupOffsets:
 
     def told(self, error: KafkaError | None, _: object) -> None:
         """The client's `on_commit`."""
-        if error is not None and not self._failed:
+        if error is None or error.code() in _LATER:
+            return  # or it is written the next time
+        if not self._failed:
             self._failed = True
             _log.warning(
                 "%s: the offsets of the group %r could not be written, so monitors see old ones; reading goes on: %s",
