@@ -13,6 +13,7 @@ ABOUT = {
     "features": "JSON events to every key's trailing sum: events/s and memory, beside Bytewax and Pathway",
     "reads": "reads while 50,000 events/s arrive: in process and over HTTP, beside a dict, LMDB and Valkey",
     "query": "the same question by SQL over raw events in Postgres and by a feature read: latency and load",
+    "online": "reads from Redis while 200,000 events/s are written to it, beside redis-py's own GET",
     "kafka": "a topic's messages to every key's trailing sum, beside the bare consumer, Bytewax and Quix Streams",
     "freshness": "an event's scheduled time to its being visible to a read, at several rates",
 }
@@ -65,6 +66,10 @@ def measure(options: argparse.Namespace) -> Report:
         from headrace.bench import query
 
         return query.run(events=options.events, runs=options.runs, seed=options.seed, plot=options.plot, **given)
+    if options.name == "online":
+        from headrace.bench import online
+
+        return online.run(runs=options.runs, seed=options.seed, peers=not options.no_peers, **given)
     if options.name == "kafka":
         from headrace.bench import kafka
 

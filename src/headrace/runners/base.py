@@ -21,6 +21,9 @@ from headrace.stores.online.base import OnlineStore
 if TYPE_CHECKING:
     from headrace.app import Stream
 
+# What pushes to the engine are called among the positions of sources.
+PUSH = "push"
+
 
 @dataclass(frozen=True)
 class StreamFigures:

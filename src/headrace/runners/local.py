@@ -25,7 +25,7 @@ import polars as pl
 from headrace.app import WallClock
 from headrace.errors import ClosedError
 from headrace.registry import DEFAULT as CONNECTORS
-from headrace.runners.base import Figures, StreamFigures, ViewFigures
+from headrace.runners.base import PUSH, Figures, StreamFigures, ViewFigures
 from headrace.runners.checkpoint import Checkpointer, restore
 from headrace.runners.engine import Engine
 from headrace.runners.feeder import Feeder
@@ -49,7 +49,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("headrace")
 
-PUSH = "push"
 # The engine rests as long as it worked, and no longer than this: under a steady trickle, batches of a few milliseconds
 # cost far less than one batch an event, and reads find the interpreter free half of the time.
 _LONGEST_REST = 0.005
@@ -195,6 +194,7 @@ class LocalRunner:
         if isinstance(self.store, RemoteStore):
             # Here rather than before: it may have to wait for the store's server.
             self._replay()
+            self.store.beat(self.engine.progress())
         swept = saved = beat = time.monotonic()
         while True:
             works = self.inbox.take(_SWEEP)

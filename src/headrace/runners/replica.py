@@ -22,7 +22,7 @@ from headrace.app import WallClock
 from headrace.errors import ClosedError, ConfigError, InputError, StorageError
 from headrace.registry import DEFAULT as CONNECTORS
 from headrace.registry import shown_url
-from headrace.runners.base import Figures, StreamFigures
+from headrace.runners.base import PUSH, Figures, StreamFigures
 from headrace.runners.online import online_store
 from headrace.runners.setaside import SetAside
 from headrace.schema import Reject
@@ -173,8 +173,9 @@ class ReplicaRunner:
         return self._problem or self._store.problem()
 
     def positions(self) -> list[str]:
+        # What was pushed to the engine itself too: nothing may have been heard of it yet.
         progress = self._progress
-        return [*{source.name for source in self._sources.values()}, *(progress.seen if progress else ())]
+        return [PUSH, *{source.name for source in self._sources.values()}, *(progress.seen if progress else ())]
 
     def seen(self) -> tuple[int, Mapping[str, Any]]:
         with self._heard:

@@ -16,7 +16,14 @@ from concurrent.futures import TimeoutError as NotYetError
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka import (
+    ConsumerGroupTopicPartitions,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    TopicCollection,
+    TopicPartition,
+)
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin import OffsetSpec as Spec  # type: ignore[attr-defined]
 
@@ -185,6 +192,14 @@ class Cluster:
         found = {each.partition: int(ask(answer, "ask for offsets").offset) for each, answer in answers.items()}
         self._health.heard()
         return found
+
+    def ask_commit(self, group: str, offsets: Mapping[int, int]) -> Future[Any]:
+        """Has the offsets of a group written."""
+        found = [TopicPartition(self._url.topic, number, at) for number, at in offsets.items()]
+        wanted = [ConsumerGroupTopicPartitions(group, found)]
+        answers = self._admin.alter_consumer_group_offsets(wanted, request_timeout=ANSWER)
+        answer: Future[Any] = answers[group]
+        return answer
 
     def close(self) -> None:
         """Forgets the client; it ends its threads by itself."""

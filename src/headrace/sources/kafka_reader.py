@@ -111,10 +111,11 @@ class KafkaReader:
         self._stop.set()
         with self._lock:  # after the read that may be under way
             if self._consumer is not None:
-                self._group.write(self._consumer, self._offsets.next if self._offsets else {}, last=True)
                 self._consumer.close()
                 self._consumer = None
             if self._cluster is not None:
+                if self._offsets is not None:
+                    self._group.write(self._cluster, self._offsets.next, last=True)
                 self._cluster.close()
                 self._cluster = None
 
@@ -158,7 +159,7 @@ class KafkaReader:
         if self._consumer is None and begin:
             url = self._url
             conf = kafka_properties.reading(url.brokers, url.group or "headrace", url.properties)
-            conf |= {"error_cb": self._health.told, "on_commit": self._group.told}
+            conf |= {"error_cb": self._health.told}
             self._consumer = self._health.made(lambda: Consumer(conf))
         if self._consumer is not None:
             self._consumer.assign([TopicPartition(self._url.topic, each, at) for each, at in begin.items()])
@@ -364,7 +365,7 @@ class KafkaReader:
             self._asked = topic, self._ask().ask_offsets(offsets.next, "latest")
             self._ask_ends = now + ENDS
             self._ask_topic = now + self._url.refresh if topic is not None else self._ask_topic
-        self._group.write(self._consumer, offsets.next)
+        self._group.write(self._ask(), offsets.next)
 
     def _answered(self, offsets: Offsets) -> None:
         assert self._asked is not None
