@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.strategies import DataObject
-from payment_views import USERS, declare, fed, one_of_each, payments
+from payment_views import USERS, declare, fed, payments
 
 import headrace as hr
 from headrace.features.combine import Combiner, Partials, ShardedMachine, virtual_shards
@@ -101,12 +101,24 @@ class Kit(MachineContract):
         self.keys = keys  # type: ignore[misc]
 
 
+SOME_OF_EACH = {
+    "total": hr.sum("amount", over="10m", every="1m"),
+    "spread": hr.std("n", over="10m", every="1m", where=pl.col("paid")),
+    "least": hr.min("amount", over="10m", every="1m"),
+    "first": hr.first("merchant", over="10m", every="1m"),
+    "last": hr.last("n", over="10m", every="1m"),
+    "latest": hr.latest(3, "merchant", "at", over="1h"),
+    "shops": hr.distinct("merchant", over="10m", every="1m"),
+    "middle": hr.quantile("amount", 0.5, over="10m", every="1m"),
+    "favourites": hr.top(2, "merchant", over="1h"),
+    "ever": hr.count(over=None),
+}
 KITS = {
-    "every kind": Kit(
-        declare(**one_of_each("10m", "1m"), long=hr.count(over="2h", every="7m"), ever=hr.count(over=None)), user_id=USERS
-    ),
+    "one of each kind": Kit(declare(**SOME_OF_EACH), user_id=USERS),
     "two keys": Kit(
-        declare(["user_id", "shop"], n=hr.sum("n", over="1h"), last=hr.latest(2, "n", over="10m")), user_id=USERS, shop=(0, 1)
+        declare(["user_id", "shop"], n=hr.sum("n", over="1h"), last=hr.latest(2, "n", over="10m")),
+        user_id=USERS,
+        shop=(0, 1),
     ),
 }
 

@@ -8,19 +8,20 @@ import time
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 
+from headrace.sources import kafka_properties
+
 _AT_ONCE = 10_000
 
 
 def main(bootstrap: str, topic: str, count: str) -> None:
     begin = time.perf_counter_ns()
-    consumer = Consumer(
-        {"bootstrap.servers": bootstrap, "group.id": "headrace-bench-discard", "enable.auto.commit": False}
-    )
+    consumer = Consumer(kafka_properties.reading(bootstrap, "headrace-bench-discard", {}))
     partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
     consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for number in partitions])
     left = int(count)
     while left > 0:
-        left -= len(consumer.consume(_AT_ONCE, 1.0))
+        # The end of a partition comes as an event among the messages.
+        left -= sum(message.error() is None for message in consumer.consume(_AT_ONCE, 0.1))
     seconds = (time.perf_counter_ns() - begin) / 1e9
     consumer.close()
     print(json.dumps({"seconds": seconds}))

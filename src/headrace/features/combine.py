@@ -43,7 +43,7 @@ class Partials:
         """The rows of each shard that has any."""
         order = np.argsort(self.shard, kind="stable")
         shards, starts = np.unique(self.shard[order], return_index=True)
-        ends = np.append(starts[1:], len(order))
+        ends = np.append(starts, len(order))[1:]
         place = np.empty(len(order), np.int64)
         place[order] = np.arange(len(order))
         grouped = self.grouped[order]
@@ -171,12 +171,12 @@ class ShardedMachine(ViewMachine):
         """What partials change; nothing is visible before `commit`.
 
         Args:
-            tables: As in `Combined`.
+            tables: As in `Combined`: none, or one of each table.
             first: The arrival number of the first row of their batch.
             newest: The newest event time of the batch.
         """
         prepared = Prepared(newest=newest)
-        for table, part in zip(self.tables, tables, strict=True):
+        for table, part in zip(self.tables, tables, strict=bool(tables)):
             slot = self.index.assign(part.grouped)
             self._place(slot, part.shard)
             blocks = collected(table.layout, part.grouped)

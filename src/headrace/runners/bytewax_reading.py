@@ -2,7 +2,7 @@
 
 The number of lanes is fixed, so that a saved position means the same whatever the number of workers. But a reader for
 each costs more than one for all: eight consumers of a topic took a third more processor time than one. So a worker that
-is alone reads the source undivided: one lane brings everything, and all save the same position.
+is alone reads the source undivided: one lane brings everything, and each saves where its own partitions stand.
 
 That is exact because all lanes of a reading save one position for one epoch: whichever is asked first for the k'th time
 fixes it, and the lane that brings waits until it has been asked for the k'th time itself.
@@ -59,7 +59,7 @@ class Reading:
             for stream, moment in other.newest.items():
                 first.newest[stream] = max(moment, first.newest.get(stream, moment))
             if other.position is not None:
-                first.position = other.position | (first.position or {})
+                first.position = {**(first.position or {}), **other.position}
         if isinstance(self.source, Writable) and self.stream.name not in self.site.setaside.writers:
             self.site.setaside.writers[self.stream.name] = self.source.writer(self.stream.schema)
         app = self.site.app
@@ -85,19 +85,28 @@ class Reading:
         oldest = min(one.saved for one in self._lanes)
         self._fixed = {number: state for number, state in self._fixed.items() if number >= oldest}
         # Before the reading has begun, each stands where it stood.
-        return lane.standing() if found is None else found
+        return lane.standing() if found is None else {**found, "position": self._own(lane, found["position"])}
+
+    def _own(self, lane: SourceLane, position: Any) -> Any:
+        """A position's partitions that are a lane's: of the others, another lane says where they stand."""
+        if self._expected == 1 or position is None:
+            return position
+        mine = lane.number
+        return {key: at for key, at in position.items() if not key.isdecimal() or int(key) % self._expected == mine}
 
 
 class SourceLane(Lane):
     """A part of a stream's source.
 
     Attributes:
+        number: Which of the stream's lanes: it has the partitions p with p % lanes == number.
         saved: How many epochs it has saved.
     """
 
     def __init__(self, name: str, reading: Reading, state: dict[str, Any] | None) -> None:
         state = _continued(reading, state)
         super().__init__(reading.site, name, reading.source.name, Inbox(BATCH_ROWS), state)
+        self.number = int(name.rpartition("/")[2])
         self.saved = 0
         self._reading = reading
         reading.join(self)

@@ -48,7 +48,7 @@ class Intake:
             self._setaside.traced(self._stream, letters, "rejected")
         rejects = [] if chunk.trace is not None else [*decoded.rejects]
         rejects += [
-            Reject(-1, f"{skipped.reason} ({skipped.path}, bytes {skipped.start} to {skipped.end})", skipped.raw)
+            Reject(-1, f"{skipped.reason} ({skipped.path}, from {skipped.start} to {skipped.end})", skipped.raw)
             for skipped in chunk.skipped
         ]
         if rejects:

@@ -36,6 +36,8 @@ Client = TypeVar("Client")
 ANSWER = 5.0  # seconds that a question may take
 PATIENCE = 5.0  # seconds of trouble that are not yet worth a report
 _SLICE = 0.05
+_AGAIN = 0.1
+_PASSING = frozenset((KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE))
 _NO_ID = "AAAAAAAAAAAAAAAAAAAAAA"
 
 _log = logging.getLogger("headrace.kafka")
@@ -49,6 +51,10 @@ _HINTS = {
     KafkaError.TOPIC_AUTHORIZATION_FAILED: "give this user the right to read the topic",
     KafkaError.CLUSTER_AUTHORIZATION_FAILED: "give this user the right to write with idempotence",
 }
+
+
+class PassingError(StorageError):
+    """A partition is between two leaders, as one is that was just made: the answer comes in a moment."""
 
 
 @dataclass(frozen=True)
@@ -114,9 +120,10 @@ class Health:
     def explained(self, error: KafkaException, doing: str) -> StorageError:
         """An answer that did not come: what was being done, and the last that is known of why."""
         found = error.args[0]
+        kind = PassingError if found.code() in _PASSING else StorageError
         waited = found.code() in (KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError._DESTROY)
         why = self.last if waited and self.last else self.words(found)
-        return StorageError(f"{self._url.name}: cannot {doing}: {why}")
+        return kind(f"{self._url.name}: cannot {doing}: {why}")
 
 
 class Cluster:
@@ -170,7 +177,15 @@ class Cluster:
             ClosedError: Nobody waits any more.
         """
         wanted = list(partitions)
-        found = self.offsets_of(self.ask_offsets(wanted, which), wait=True)
+        deadline = time.monotonic() + ANSWER
+        while True:
+            try:
+                found = self.offsets_of(self.ask_offsets(wanted, which), wait=True)
+                break
+            except PassingError:
+                if time.monotonic() > deadline:
+                    raise
+                self._closing.wait(_AGAIN)
         later = [partition for partition, offset in found.items() if offset < 0]  # nothing so new: what comes next
         return found | (self.offsets(later, "latest") if later else {})
 

@@ -63,7 +63,13 @@ COMMON = (
     *("queue.buffering.max.kbytes", "sasl.oauthbearer.method", "sasl.oauthbearer.client.id"),
     *("sasl.oauthbearer.client.secret", "sasl.oauthbearer.token.endpoint.url", "sasl.kerberos.service.name"),
 )
-_BOTH = {"client.id": "headrace", "reconnect.backoff.max.ms": 2000, "socket.keepalive.enable": True, "log_level": 4}
+_BOTH = {
+    "client.id": "headrace",
+    "reconnect.backoff.max.ms": 2000,
+    "socket.keepalive.enable": True,
+    "socket.nagle.disable": True,
+    "log_level": 4,
+}
 _READING = {
     "fetch.queue.backoff.ms": 10,
     "fetch.wait.max.ms": 100,

@@ -50,9 +50,8 @@ class KafkaWriter:
         self._lock = threading.Lock()
         self._producer: Producer | None = None
         self._closed = False
-        # With the topic known, the first write need not wait for the client's own next look, half a second later.
-        with suppress(KafkaException):
-            self._client().list_topics(url.topic, timeout=_CONNECT)
+        self._known: set[str] = set()
+        self._client()  # it connects meanwhile
 
     def write(self, frame: pl.DataFrame, key: str | None = None) -> dict[str, int]:
         """Writes rows, durably when it returns; see `Writer.write`.
@@ -111,6 +110,11 @@ class KafkaWriter:
     def _send(self, topic: str, items: Iterable[Item], what: str) -> dict[str, int]:
         """Sends all and waits for all."""
         producer = self._client()
+        if topic not in self._known:
+            # With the topic known, the first write need not wait for the client's own next look, half a second later.
+            self._known.add(topic)
+            with suppress(KafkaException):
+                producer.list_topics(topic, timeout=_CONNECT)
         told: list[tuple[KafkaError | None, int, int]] = []
 
         def on_delivery(error: KafkaError | None, message: Message) -> None:
