@@ -35,9 +35,7 @@ def _pushed_until_killed(path: Path, first: int, acknowledgements: int) -> int:
     return int(rest[-1]) if rest else first
 
 
-def test_every_acknowledged_event_is_counted_once(
-    tmp_path: Path, runner: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_acknowledged_event_is_counted_once(tmp_path: Path, runner: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kill_child.app, "runner", runner)
     chance = random.Random(20)
     number = 0

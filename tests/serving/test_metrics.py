@@ -36,6 +36,7 @@ def test_counts_are_those_of_the_engine(live: Live, paid: hr.Token) -> None:
         "headrace_events_accepted_total|payment": 2.0,
         "headrace_events_processed_total|payment": 2.0,
         "headrace_events_rejected_total|payment": 1.0,
+        "headrace_events_expired_total|payment": 0.0,
         "headrace_events_late_total|payment": 0.0,
         "headrace_batches_total|payment": 1.0,
         "headrace_newest_event_timestamp_seconds|payment": 1769860798.0,

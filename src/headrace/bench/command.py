@@ -31,7 +31,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("name", choices=list(ABOUT), help="which one")
     made.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     made.add_argument(
-        "--events", type=positive, help="features: how many events (1,000,000); query: at most (10,000,000)"
+        "--events",
+        type=positive,
+        help="features, kafka: how many events (1,000,000 and 2,000,000); query: at most (10,000,000)",
     )
     made.add_argument("--keys", type=positive, help="how many keys (reads: 1,000,000; else 10,000)")
     made.add_argument("--runs", type=positive, default=5, help="rounds; the figure is their median (5)")
@@ -74,7 +76,7 @@ def measure(options: argparse.Namespace) -> Report:
         from headrace.bench import kafka
 
         return kafka.run(
-            events_count=options.events or 1_000_000,
+            events_count=options.events or 2_000_000,
             runs=options.runs,
             seed=options.seed,
             brokers=options.brokers,

@@ -9,8 +9,7 @@ import time
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 
 from headrace.sources import kafka_properties
-
-_AT_ONCE = 10_000
+from headrace.sources.kafka_url import BATCH
 
 
 def main(bootstrap: str, topic: str, count: str) -> None:
@@ -21,7 +20,7 @@ def main(bootstrap: str, topic: str, count: str) -> None:
     left = int(count)
     while left > 0:
         # The end of a partition comes as an event among the messages.
-        left -= sum(message.error() is None for message in consumer.consume(_AT_ONCE, 0.1))
+        left -= sum(message.error() is None for message in consumer.consume(BATCH, 0.1))
     seconds = (time.perf_counter_ns() - begin) / 1e9
     consumer.close()
     print(json.dumps({"seconds": seconds}))

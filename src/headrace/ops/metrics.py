@@ -81,6 +81,7 @@ class StatsCollector(Collector):
             "accepted": "Valid events taken in since the start.",
             "processed": "Events that reads can see, since the start.",
             "rejected": "Rows that could not be used and became dead letters, since the start.",
+            "expired": "Events of a source that were past every window when they were read, since the start.",
             "late": "Events past the retained horizon, which became dead letters, since the start.",
         }
         for name, help_ in counters.items():

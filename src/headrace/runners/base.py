@@ -30,6 +30,8 @@ class StreamFigures:
     """Counts of rows since the start.
 
     Attributes:
+        late: Rows that came too late for every view, and became dead letters.
+        expired: Rows of a source that were past every window when they were read, as history is.
         newest: The newest event time, in microseconds.
         problem: What is in the way of its source, which is tried again.
         lag: Of each partition of the stream's source, the messages that were not read yet, where that is known.
@@ -41,6 +43,7 @@ class StreamFigures:
     processed: int = 0
     rejected: int = 0
     late: int = 0
+    expired: int = 0
     batches: int = 0
     newest: int | None = None
     problem: str | None = None

@@ -85,7 +85,7 @@ class BytewaxRunner:
             if self._dir is None
             else DeadLetters(self._dir.dead_letters)
         )
-        self.setaside = SetAside(self.dead_letters, self.app.clock.now)
+        self.setaside = SetAside(self.dead_letters, self.app.clock.now, self.app.streams)
         self.site = Site(self.app, lineage, self.setaside, saves=self._dir is not None)
         self.site.log = MemoryLog(self._deliver) if self._dir is None else FileLog(self._dir.log, self._deliver)
         self.log = self.site.log
@@ -235,6 +235,7 @@ class BytewaxRunner:
             processed=state.rows,
             rejected=self.setaside.rejected_rows[name],
             late=state.late,
+            expired=self.setaside.expired[name],
             batches=state.batches,
             newest=state.newest,
             problem=problem,

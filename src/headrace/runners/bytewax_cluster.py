@@ -36,6 +36,7 @@ from headrace.stores.dead_letters import DeadLetters
 
 logger = logging.getLogger("headrace")
 
+_LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")
 # How long another process of the cluster may take to make the data directory, in seconds.
 _PATIENCE = 3.0
 
@@ -65,6 +66,12 @@ def run_cluster(app: App, data: Path, workers: int = 1, process: int = 0, addres
         raise ConfigError(
             f"expected at least 1 worker, and a process from 0 to {max(1, len(addresses)) - 1} for the "
             f"{len(addresses)} addresses given, found {workers} workers and process {process}"
+        )
+    if any(address.rpartition(":")[0] not in _LOOPBACK for address in addresses):
+        logger.warning(
+            "the processes of a cluster trust whoever reaches %s: what they send each other is neither encrypted nor "
+            "signed. Let nobody else reach these ports",
+            ", ".join(addresses),
         )
     with ExitStack() as held:
         held.enter_context(_directory(Path(data), process))
@@ -117,7 +124,7 @@ def _site(app: App, data: Path) -> Iterator[Site]:
             f"expected a stream with a source, as kafka://…: a cluster takes no pushes, and {app.name!r} declares none"
         )
     with closing(DeadLetters(Layout(data).dead_letters)) as letters:
-        site = Site(app, prepare(app, data), SetAside(letters, app.clock.now))
+        site = Site(app, prepare(app, data), SetAside(letters, app.clock.now, app.streams))
         with closing(site):
             if not site.store.remote:
                 raise ConfigError(

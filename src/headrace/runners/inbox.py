@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from headrace.errors import ClosedError
@@ -29,6 +31,7 @@ class Work:
         received: When they came in, by the app's clock, in microseconds.
         created: When the newest of them was written to its source, by the source's clock; of a push, `received`.
         trace: Where the n'th row came from, if the source can say.
+        partitions: Which of its partitions each row came from, shape (rows,), if it has several.
     """
 
     stream: str
@@ -38,6 +41,7 @@ class Work:
     received: int
     created: int
     trace: Callable[[int], Trace] | None = None
+    partitions: npt.NDArray[np.int32] | None = None
 
 
 class Inbox:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from headrace.errors import HeadraceError, StorageError
 from headrace.formats import decode, decode_frame
@@ -62,6 +63,7 @@ class Intake:
             received,
             received if chunk.created is None else chunk.created,
             _trace(chunk, decoded),
+            _partitions(chunk, decoded),
         )
 
     def _decoded(self, chunk: Chunk) -> Decoded:
@@ -83,6 +85,12 @@ class Intake:
                 self._of_messages[chunk.format] = message_decoder(self._schema, chunk.format)
             return self._of_messages[chunk.format](chunk.messages)
         return decode(self._schema, chunk.data, chunk.format)
+
+
+def _partitions(chunk: Chunk, decoded: Decoded) -> npt.NDArray[np.int32] | None:
+    if chunk.partitions is None or not decoded.rejects:
+        return chunk.partitions
+    return np.delete(chunk.partitions, [reject.row for reject in decoded.rejects])
 
 
 def _trace(chunk: Chunk, decoded: Decoded) -> Callable[[int], Trace] | None:

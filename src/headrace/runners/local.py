@@ -97,7 +97,7 @@ class LocalRunner:
             if self._dir is None
             else DeadLetters(self._dir.dead_letters)
         )
-        self.setaside = SetAside(self.dead_letters, self.app.clock.now)
+        self.setaside = SetAside(self.dead_letters, self.app.clock.now, self.app.streams)
         self.log: PushLog = MemoryLog(self._deliver) if self._dir is None else FileLog(self._dir.log, self._deliver)
         journal = None if self._dir is None else Journal(self._dir.journal)
         restored = restore(self.app, journal, self.log)
@@ -312,6 +312,7 @@ class LocalRunner:
             processed=state.rows,
             rejected=self.setaside.rejected_rows[name],
             late=state.late,
+            expired=self.setaside.expired[name],
             batches=state.batches,
             newest=state.newest,
             lag=lag,

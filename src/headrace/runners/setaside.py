@@ -7,19 +7,24 @@ import json
 import logging
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from headrace.errors import StorageError
 from headrace.features.machine import Refused
+from headrace.runners.base import PUSH
 from headrace.runners.inbox import Work
 from headrace.schema import Reject
 from headrace.sources.base import Letter, Writer
 from headrace.stores.dead_letters import DeadLetters
+
+if TYPE_CHECKING:
+    from headrace.app import Stream
 
 logger = logging.getLogger("headrace")
 
@@ -30,9 +35,15 @@ class SetAside:
     Args:
         letters: Where they are kept.
         now: The app's clock.
+        streams: The app's, by name.
     """
 
-    def __init__(self, letters: DeadLetters, now: Callable[[], int]) -> None:
+    def __init__(
+        self, letters: DeadLetters, now: Callable[[], int], streams: Mapping[str, Stream] | None = None
+    ) -> None:
+        self._streams = streams or {}
+        # Old events of sources, in order, that were past every window when they were read.
+        self.expired: Counter[str] = Counter()
         self._letters = letters
         self._now = now
         self._lock = threading.Lock()
@@ -75,8 +86,9 @@ class SetAside:
     def refused(self, stream: str, works: Sequence[Work], frame: pl.DataFrame, by_view: list[list[Refused]]) -> int:
         """Valid rows that views could not use; returns how many are late for every view.
 
-        A late row is set aside only if no view of the stream can use it; one that a view's expressions fail on, or
-        that has no key for a view, always.
+        A row that a view's expressions fail on, or that has no key for a view, is always set aside; one that is past
+        all windows of every view if it was pushed, or came out of its source's order by more than the stream's
+        lateness. Otherwise a source has been read from long ago, and it is history: that is only counted.
         """
         if not any(by_view):
             return 0
@@ -91,6 +103,10 @@ class SetAside:
                     reasons += [(int(row), refused.reason) for row in refused.rows]
             late &= of_this
         reason = "too late: older than the longest window of every view"
+        if late.any():
+            history = late & self._in_order(stream, works, frame)
+            late &= ~history
+            self.expired[stream] += int(history.sum())
         reasons += [(int(row), reason) for row in np.flatnonzero(late)]
         if reasons:
             rows = frame[[row for row, _ in reasons]]
@@ -113,6 +129,25 @@ class SetAside:
                     letters = [(why, raw) for _, why, raw in here]
                     self._keep(stream, work.source, letters, f"refused {work.source} {_digest(work.position)}")
         return int(late.sum())
+
+    def _in_order(self, stream: str, works: Sequence[Work], frame: pl.DataFrame) -> npt.NDArray[np.bool_]:
+        """Which rows came from a source and are no older than those before them in their partition, by its lateness."""
+        ordered = np.zeros(frame.height, bool)
+        declared = self._streams.get(stream)
+        if declared is None:
+            return ordered
+        at = frame[declared.schema.time].to_physical().to_numpy()
+        end = 0
+        for work in works:
+            start, end = end, end + work.frame.height
+            if work.source == PUSH:
+                continue
+            here = at[start:end]
+            partitions = np.zeros(len(here), np.int32) if work.partitions is None else work.partitions
+            for partition in np.unique(partitions):
+                rows = np.flatnonzero(partitions == partition)
+                ordered[start + rows] = here[rows] >= np.maximum.accumulate(here[rows]) - declared.lateness
+        return ordered
 
     def _keep(self, stream: str, source: str, letters: list[tuple[str, bytes]], once: str | None) -> None:
         try:

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     import polars as pl
 
     from headrace.schema import Decoded, Schema
@@ -80,6 +82,7 @@ class Chunk:
         origin: What a person would look for: the path of the file, the topic and partition.
         messages: The rows as one message each, where the source has them so.
         trace: Where the n'th message came from; asked only about those that cannot be used.
+        partitions: Which partition each message came from, shape (messages,): order means something within one.
         created: When the newest message was written, by the source's clock, in microseconds since the Unix epoch.
     """
 
@@ -91,6 +94,7 @@ class Chunk:
     origin: str = ""
     messages: Sequence[bytes] | None = None
     trace: Callable[[int], Trace] | None = None
+    partitions: npt.NDArray[np.int32] | None = None
     created: int | None = None
 
 

@@ -13,6 +13,7 @@ from itertools import compress, count
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Message
 
 from headrace.sources.base import Trace
@@ -51,6 +52,7 @@ class Batch:
         created: When the newest was written, in microseconds; None if the broker does not say.
         left_out: How many tombstones were.
         size: Bytes of the values.
+        partitions: Of each value.
     """
 
     def __init__(self, topic: str, heard: list[Message], *, tombstones: bool) -> None:
@@ -69,16 +71,17 @@ class Batch:
             self.left_out = empty
         self.messages = Messages(values, heard)
         self.size = sum(map(len, values))
-        self.trace = Origins(topic, self.messages, partitions)
+        self.partitions = np.array(partitions, np.int32)
+        self.trace = Origins(topic, self.messages, self.partitions)
 
 
 class Origins:
     """Where the n'th message of a batch came from; all of it while the batch is held elsewhere."""
 
-    def __init__(self, topic: str, messages: Messages, partitions: Sequence[Any]) -> None:
+    def __init__(self, topic: str, messages: Messages, partitions: npt.NDArray[np.int32]) -> None:
         self._topic = topic
-        self._partitions = np.array(partitions, np.int32)
-        self._offsets = np.fromiter(map(Message.offset, messages.heard), np.int64, len(messages))
+        self._partitions = partitions
+        self._offsets = _offsets(messages.heard, partitions)
         self._messages = weakref.ref(messages)
 
     def __call__(self, row: int) -> Trace:
@@ -88,6 +91,19 @@ class Origins:
             return Trace(origin)
         one = messages.heard[row]
         return Trace(origin, bytes(messages[row]), as_bytes(one.key()), headers_of(one))
+
+
+def _offsets(heard: Sequence[Message], partitions: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
+    """The offset of each message: counted up where a partition's have no gap, which spares asking each."""
+    offsets = np.empty(len(heard), np.int64)
+    for partition in np.unique(partitions):
+        rows = np.flatnonzero(partitions == partition)
+        first, last = (int(heard[row].offset() or 0) for row in (int(rows[0]), int(rows[-1])))
+        if last - first == len(rows) - 1:
+            offsets[rows] = np.arange(first, last + 1)
+        else:
+            offsets[rows] = [heard[row].offset() for row in rows.tolist()]
+    return offsets
 
 
 def headers_of(message: Message) -> tuple[tuple[str, bytes | None], ...]:

@@ -348,6 +348,7 @@ class KafkaReader:
             origin=self._url.name,
             messages=batch.messages,
             trace=batch.trace,
+            partitions=batch.partitions,
             created=batch.created,
         )
 
