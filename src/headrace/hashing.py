@@ -32,11 +32,7 @@ def hash64(values: pl.Series) -> UInt64:
             bits = physical.cast(pl.Int64).to_numpy().view(np.uint64)
         return _mix(bits)
     texts = values.to_list() if values.dtype == pl.String else [repr(value) for value in values.to_list()]
-    return np.fromiter(map(_text, texts), dtype=np.uint64, count=len(texts))
-
-
-def _text(text: str) -> int:
-    return xxhash.xxh64_intdigest(text.encode())
+    return np.fromiter(map(xxhash.xxh64_intdigest, map(str.encode, texts)), dtype=np.uint64, count=len(texts))
 
 
 def _mix(bits: npt.NDArray[Any]) -> UInt64:

@@ -176,3 +176,16 @@ def test_a_file_all_of_whose_views_have_changed_is_read_again(tmp_path: Path, ca
         assert read(live, "shop") == {"events": 7, "total": 16.0}
         assert live.dead_letters.count() == {}
     assert "is read again" in caplog.text
+
+
+def test_a_directory_of_the_other_runner_is_refused(tmp_path: Path, runner: str) -> None:
+    """Neither can go on from what the other has saved, and neither may begin anew beside it."""
+    pytest.importorskip("bytewax", reason="Bytewax has no wheels for Python 3.13 and later")
+    other = {"local": "bytewax", "bytewax": "local"}[runner]
+    app = make(shop=COUNTS)
+    app.runner = other
+    with app.open(tmp_path) as live:
+        live.push("sale", [{"shop": "s", "amount": 1.0, "at": START}])
+    app.runner = runner
+    with pytest.raises(hr.ConfigError, match=f"runner='{other}'"):
+        app.open(tmp_path)

@@ -62,17 +62,7 @@ def run_cluster(app: App, data: Path, workers: int = 1, process: int = 0, addres
         LockedError: The directory is open in a process that is not of this cluster, or one with this number runs.
         ClosedError: Another process of the cluster has died.
     """
-    if workers < 1 or not 0 <= process < max(1, len(addresses)):
-        raise ConfigError(
-            f"expected at least 1 worker, and a process from 0 to {max(1, len(addresses)) - 1} for the "
-            f"{len(addresses)} addresses given, found {workers} workers and process {process}"
-        )
-    if any(address.rpartition(":")[0] not in _LOOPBACK for address in addresses):
-        logger.warning(
-            "the processes of a cluster trust whoever reaches %s: what they send each other is neither encrypted nor "
-            "signed. Let nobody else reach these ports",
-            ", ".join(addresses),
-        )
+    _check(workers, process, addresses)
     with ExitStack() as held:
         held.enter_context(_directory(Path(data), process))
         site = held.enter_context(_site(app, Path(data)))
@@ -91,6 +81,20 @@ def run_cluster(app: App, data: Path, workers: int = 1, process: int = 0, addres
                 ) from None
             raise
     return 0
+
+
+def _check(workers: int, process: int, addresses: Sequence[str]) -> None:
+    if workers < 1 or not 0 <= process < max(1, len(addresses)):
+        raise ConfigError(
+            f"expected at least 1 worker, and a process from 0 to {max(1, len(addresses)) - 1} for the "
+            f"{len(addresses)} addresses given, found {workers} workers and process {process}"
+        )
+    if any(address.rpartition(":")[0] not in _LOOPBACK for address in addresses):
+        logger.warning(
+            "the processes of a cluster trust whoever reaches %s: what they send each other is neither encrypted nor "
+            "signed. Let nobody else reach these ports",
+            ", ".join(addresses),
+        )
 
 
 def flow(app: App, data: str | Path) -> Dataflow:

@@ -25,6 +25,7 @@ from bytewax.recovery import init_db_dir
 from headrace.errors import ConfigError, StorageError
 from headrace.runners.bytewax_recovery import forget_unfinished
 from headrace.stores import disk
+from headrace.stores.datadir import Layout
 
 if TYPE_CHECKING:
     from headrace.app import App
@@ -58,7 +59,7 @@ class Lineage:
 
 def recovery_folder(data: Path) -> Path:
     """Where Bytewax keeps its recovery partitions."""
-    return data / "recovery"
+    return Layout(data).recovery
 
 
 def prepare(app: App, data: Path) -> Lineage:

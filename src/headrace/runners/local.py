@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from headrace.app import WallClock
-from headrace.errors import ClosedError
+from headrace.errors import ClosedError, ConfigError
 from headrace.registry import DEFAULT as CONNECTORS
 from headrace.runners.base import PUSH, Figures, StreamFigures, ViewFigures
 from headrace.runners.checkpoint import Checkpointer, restore
@@ -92,6 +92,11 @@ class LocalRunner:
             raise
 
     def _open(self) -> None:
+        if self._dir is not None and self._dir.recovery.is_dir():
+            raise ConfigError(
+                f"{self._dir.path} holds the recovery data of the runner 'bytewax', which 'local' cannot go on from: "
+                "name another directory with --data, or run it with runner='bytewax'"
+            )
         self.dead_letters = (
             DeadLetters(None, keep_bytes=_LETTERS_IN_MEMORY)
             if self._dir is None

@@ -220,7 +220,10 @@ class Writable(Protocol):
 
 @runtime_checkable
 class Divisible(Protocol):
-    """A source in partitions that can be read independently of each other."""
+    """A source in partitions that can be read independently of each other.
+
+    Its positions are mappings from a partition's number, as text, to where that stands.
+    """
 
     def lanes(self, count: int) -> Sequence[Source]:
         """Parts of the source, under its name: the i'th has each partition p with p % count == i, new ones too."""

@@ -102,7 +102,7 @@ def _offsets(heard: Sequence[Message], partitions: npt.NDArray[np.int32]) -> npt
         if last - first == len(rows) - 1:
             offsets[rows] = np.arange(first, last + 1)
         else:
-            offsets[rows] = [heard[row].offset() for row in rows.tolist()]
+            offsets[rows] = [int(heard[row].offset() or 0) for row in rows.tolist()]
     return offsets
 
 

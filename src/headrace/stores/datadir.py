@@ -31,6 +31,7 @@ class Layout:
         journal: The folder of the checkpoints.
         dead_letters: The database of the dead letters; other processes may read it while one has the directory open.
         published: The database of the keys that are published.
+        recovery: The folder of the checkpoints of a Bytewax dataflow.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -39,6 +40,7 @@ class Layout:
         self.journal = self.path / "journal"
         self.dead_letters = self.path / "dead_letters.db"
         self.published = self.path / "published.db"
+        self.recovery = self.path / "recovery"
 
 
 class DataDir(Layout):
