@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotYetError
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -141,6 +142,7 @@ class Cluster:
         self._closing = closing
         conf = kafka_properties.asking(url.brokers, url.properties) | {"error_cb": health.told}
         self._admin = health.made(lambda: AdminClient(conf))
+        self._cluster: str | None = None
         committed = str(url.properties.get("isolation.level", "read_committed")) == "read_committed"
         self._isolation = IsolationLevel.READ_COMMITTED if committed else IsolationLevel.READ_UNCOMMITTED
 
@@ -165,9 +167,20 @@ class Cluster:
         found = self._result(answer, "find the topic") if wait else self._known(answer, "find the topic")
         self._health.heard()
         given = str(found.topic_id)
-        cluster = self._admin.cluster_id()  # known since the client was first answered
+        cluster = self._cluster_id()
         id = f"{cluster}/{given}" if cluster and given.rstrip("=") not in ("", "None", _NO_ID) else None
         return Topic(tuple(sorted(each.id for each in found.partitions)), id)
+
+    def _cluster_id(self) -> str | None:
+        """The cluster's id, known since the client was first answered; clients before 2.14 have to ask for it."""
+        known = getattr(self._admin, "cluster_id", None)
+        if known is not None:
+            found: str | None = known()
+            return found
+        if self._cluster is None:
+            with suppress(KafkaException):
+                self._cluster = self._admin.list_topics(self._url.topic, timeout=ANSWER).cluster_id
+        return self._cluster
 
     def offsets(self, partitions: Iterable[int], which: str | int) -> dict[int, int]:
         """The offsets "earliest" or "latest", or of the first message at or after a time in milliseconds.
