@@ -27,8 +27,7 @@ class Row(msgspec.Struct, frozen=True):
         as_of: The event time of the newest event in the values (UTC); None if there is none.
         age: Seconds between that and the moment of the read; None if there is none.
         token: The positions that the values have seen; a read with `after=` it sees at least as much.
-        lagging: Whether the engine is further behind its input than the app allows: there are events that the values
-            should hold and do not yet.
+        lagging: Whether the engine is further behind its input than the app allows, so that newer events exist.
     """
 
     def to_dict(self) -> dict[str, Any]:
