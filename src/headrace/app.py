@@ -5,11 +5,11 @@ from __future__ import annotations
 import inspect
 import os
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from headrace.errors import ConfigError, UnknownNameError, nearest
 from headrace.features.spec import Feature
@@ -46,12 +46,23 @@ class Stream:
         url: Where events come from besides pushes; None for pushes only.
         lateness: How far back, in microseconds, reads with `now=` stay exact, and how long past their windows tiles are
             kept for events that come late.
+        options: More of the source than its URL says; it may hold secrets, which are shown nowhere.
     """
 
     name: str
     schema: Schema
     url: str | None
     lateness: int
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    def source(self) -> Any:
+        """The source behind the URL; it holds nothing open until it is read.
+
+        Raises:
+            ConfigError: The URL or an option cannot be used.
+        """
+        assert self.url is not None
+        return CONNECTORS.create("source", self.url, **self.options)
 
 
 @dataclass(frozen=True)
@@ -114,6 +125,7 @@ class App:
         *,
         lateness: str | timedelta | float = "10s",
         name: str | None = None,
+        options: Mapping[str, Any] | None = None,
     ) -> Stream:
         """Declares a stream of a model's events.
 
@@ -122,6 +134,7 @@ class App:
             url: A source such as ``file:///var/log/payments/*.ndjson?follow=true``. None: events come by push only.
             lateness: How long past their windows tiles are kept.
             name: In URLs; the model's name in snake_case if not given.
+            options: Of the source, as in its URL's query; what stands here wins. Secrets belong here rather than there.
 
         Raises:
             ConfigError: The name is taken, or no source has the URL's scheme.
@@ -133,7 +146,7 @@ class App:
             raise ConfigError(f"there is a stream {label!r} already; give this one another with name=")
         if url is not None:
             CONNECTORS.find("source", url)
-        stream = Stream(label, schema, url, duration(lateness, zero=True))
+        stream = Stream(label, schema, url, duration(lateness, zero=True), dict(options or {}))
         self.streams[label] = stream
         return stream
 

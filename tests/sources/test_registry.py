@@ -2,10 +2,12 @@
 
 import importlib.metadata
 import sys
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
+import headrace as hr
 from headrace.errors import ConfigError, MissingDependencyError
 from headrace.registry import DEFAULT, Connector, Registry
 from headrace.sources.files import FileSource
@@ -152,3 +154,23 @@ def test_a_table_without_a_group_reads_no_entry_points(package: Path, registry: 
     install(package, "source.good = hr_plug:c")
     assert importlib.metadata.entry_points(group="headrace.connectors").names >= {"source.good"}
     assert registry.connectors() == []
+
+
+class Options:
+    """A source that only keeps what it was made with."""
+
+    def __init__(self, url: str, **options: object) -> None:
+        self.name = url
+        self.options = options
+
+
+def test_a_stream_hands_its_options_to_its_source() -> None:
+    """And does not show them: a password may be among them."""
+    DEFAULT.register("source", "optioned", f"{__name__}:Options")
+
+    class Click(hr.Event):
+        at: datetime = hr.event_time()
+
+    stream = hr.App("till").stream(Click, "optioned:x", options={"config": {"sasl.password": "hunter2"}})
+    assert stream.source().options == {"config": {"sasl.password": "hunter2"}}
+    assert "hunter2" not in repr(stream)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from bytewax.inputs import DynamicSource, FixedPartitionedSource, StatelessSourcePartition
 
-from headrace.registry import DEFAULT as CONNECTORS
 from headrace.runners.bytewax_lane import Lane
 from headrace.runners.bytewax_messages import Arrival
 from headrace.runners.bytewax_push import PUSH, PushLane
@@ -51,9 +50,7 @@ class Lanes(FixedPartitionedSource[Arrival, dict[str, Any]]):
         self._site = site
         self._whole: dict[str, Reading] = {}
         self._sources: dict[str, Source] = {
-            stream.name: CONNECTORS.create("source", stream.url)
-            for stream in site.app.streams.values()
-            if stream.url is not None
+            stream.name: stream.source() for stream in site.app.streams.values() if stream.url is not None
         }
 
     def list_parts(self) -> list[str]:

@@ -18,7 +18,6 @@ import polars as pl
 from headrace.errors import StorageError
 from headrace.features.layout import TILE
 from headrace.features.machine import ViewMachine
-from headrace.registry import DEFAULT as CONNECTORS
 from headrace.stores.checkpoint import Checkpoint, Part
 from headrace.stores.journal import Journal
 from headrace.stores.log import PushLog
@@ -89,7 +88,7 @@ def _positions(app: App, stored: Mapping[str, Any], kept: set[str]) -> tuple[dic
         views = [name for name, view in app.views.items() if view.stream == stream.name]
         if stream.url is None or not views or all(name in kept for name in views):
             continue
-        source = CONNECTORS.create("source", stream.url).name
+        source = stream.source().name
         if kept.intersection(views):
             logger.warning(
                 "of the stream %r some views are new or have changed, others not: those begin where the source %s "

@@ -24,7 +24,6 @@ import polars as pl
 
 from headrace.app import WallClock
 from headrace.errors import ClosedError, ConfigError
-from headrace.registry import DEFAULT as CONNECTORS
 from headrace.runners.base import PUSH, Figures, StreamFigures, ViewFigures
 from headrace.runners.checkpoint import Checkpointer, restore
 from headrace.runners.engine import Engine
@@ -128,7 +127,7 @@ class LocalRunner:
         self._thread.start()
         for stream in self.app.streams.values():
             if stream.url is not None:
-                source: Source = CONNECTORS.create("source", stream.url)
+                source: Source = stream.source()
                 if isinstance(source, Writable):
                     self.setaside.writers[stream.name] = source.writer(stream.schema)
                 intake = Intake(stream.name, stream.schema, source, self.setaside, self.app.clock.now)

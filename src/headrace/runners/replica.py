@@ -20,7 +20,6 @@ import polars as pl
 
 from headrace.app import WallClock
 from headrace.errors import ClosedError, ConfigError, InputError, StorageError
-from headrace.registry import DEFAULT as CONNECTORS
 from headrace.registry import shown_url
 from headrace.runners.base import PUSH, Figures, StreamFigures
 from headrace.runners.online import online_store
@@ -70,9 +69,7 @@ class ReplicaRunner:
         self.dead_letters = DeadLetters(None, keep_bytes=_LETTERS_IN_MEMORY)
         self._setaside = SetAside(self.dead_letters, app.clock.now)
         self._sources: dict[str, Source] = {
-            stream.name: CONNECTORS.create("source", stream.url)
-            for stream in app.streams.values()
-            if stream.url is not None
+            stream.name: stream.source() for stream in app.streams.values() if stream.url is not None
         }
         self._writers: dict[str, Writer] = {}
         self._pushed: Counter[str] = Counter()
