@@ -418,3 +418,10 @@ def test_a_column_that_a_frame_does_not_have_takes_its_default() -> None:
     whole = pl.DataFrame({"n": [1, 2], "rate": [None, 1.0], "at": [0, 0]})
     assert decode_frame(schema, whole).frame["rate"].to_list() == [None, 1.0]
     assert decode_frame(schema, whole.drop("rate")).frame["rate"].to_list() == [2.5, 2.5]
+
+
+def test_a_null_among_missing_keys_stays_null_whatever_other_rows_are() -> None:
+    """Two rows are in doubt for their numbers, two say null, one says nothing and takes the default."""
+    rows = [{"n": 0, "at": 0}, *[{"n": 0, "rate": None, "at": 0}] * 2, *[{"n": "1", "rate": 0.5, "at": 0}] * 2]
+    found = decode_rows(Schema.of(WithRate), rows, leaf=1)
+    assert found.frame["rate"].to_list() == [2.5, None, None, 0.5, 0.5]

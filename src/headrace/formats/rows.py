@@ -94,7 +94,9 @@ def _column(values: list[Any], field: Field, suspects: set[int]) -> tuple[pl.Ser
     found = set(map(type, values))
     meaning = Null.EXPLICIT
     if _Missing in found:
-        meaning = Null.UNKNOWN if values.count(None) > len(suspects) else Null.ABSENT
+        # A row that is a suspect already may stand here as None; what it says is asked of it alone.
+        written = None in values and any(value is None and row not in suspects for row, value in enumerate(values))
+        meaning = Null.UNKNOWN if written else Null.ABSENT
     if not found <= allowed | {type(None)}:
         for place, value in enumerate(values):
             if value is not None and type(value) not in allowed:
