@@ -13,14 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import polars as pl
 
-from headrace.features.layout import AT, NEVER, TILE, Array, Blocks, TableLayout
-from headrace.features.machine import Batch, Prepared, Refused, Snapshot, ViewMachine, _gone
-from headrace.features.partials import aggregations, collected, counted
+from headrace.features.layout import NEVER, TILE, Array, Blocks, TableLayout
+from headrace.features.machine import Batch, Prepared, Refused, Snapshot, ViewMachine
+from headrace.features.partials import collected
 from headrace.features.view import View
 from headrace.hashing import hash64
 
@@ -118,35 +117,11 @@ class Combiner(ViewMachine):
     def combine(self, batch: Batch) -> Combined:
         """The partials of a batch whose arrival numbers begin at 0."""
         prepared = Prepared()
-        nothing = Combined((), prepared.refused, batch.frame.height, None)
-        if batch.frame.height == 0:
-            return nothing
-        newest: Any = batch.frame[self.view.time].to_physical().max()
-        inputs, used = self._inputs(batch, prepared)
-        nothing = Combined((), prepared.refused, batch.frame.height, int(newest))
-        if inputs.height == 0:
-            return nothing
-        at, now = inputs[AT].to_numpy(), batch.now[used]
-        if self._late(prepared, at, now, used, batch.slack):
-            inputs, at, now = self._without_late(inputs, at, now, batch.slack)
-        if inputs.height == 0:
-            return nothing
-        if self._sorted and (at[1:] < at[:-1]).any():
-            order = np.argsort(at, kind="stable")
-            inputs, at, now = inputs[order], at[order], now[order]
-        tables = tuple(self._group(layout, inputs, at, now, batch.slack) for layout in self.view.tables)
-        return Combined(tables, prepared.refused, batch.frame.height, int(newest))
-
-    def _group(self, layout: TableLayout, inputs: pl.DataFrame, at: Array, now: Array, slack: int) -> Partials:
-        gone = _gone(layout, at, now, slack)
-        if gone.any():
-            inputs, at = inputs.filter(pl.Series(~gone)), at[~gone]
-        tile = at // layout.every * layout.every if layout.every else np.zeros(len(at), np.int64)
-        inputs = inputs.hstack([pl.Series(TILE, tile)])
-        by = [*self.view.keys, TILE]
-        grouped = inputs.group_by(by, maintain_order=False).agg(aggregations(layout))
-        found = tuple(counted(inputs, grouped, by, bag) for bag in layout.bags)
-        return Partials(grouped, found, virtual_shards(grouped.select(self.view.keys), self._shards))
+        tables = tuple(
+            Partials(grouped, tuple(found), virtual_shards(grouped.select(self.view.keys), self._shards))
+            for grouped, found in self._partials(batch, prepared)
+        )
+        return Combined(tables, prepared.refused, batch.frame.height, prepared.newest)
 
 
 class ShardedMachine(ViewMachine):

@@ -107,24 +107,35 @@ class ViewMachine:
     def prepare(self, batch: Batch) -> Prepared:
         """Computes what a batch changes; nothing is visible before `commit`."""
         prepared = Prepared()
+        for table, (grouped, found) in zip(self.tables, self._partials(batch, prepared), strict=False):
+            # Only now: a key all of whose events are too late must not take a slot that nothing would free.
+            slot, tiles = self.index.assign(grouped), grouped[TILE].to_numpy()
+            blocks = collected(table.layout, grouped)
+            prepared.changes.append((table, table.prepare(self.index.size, slot, tiles, blocks, found)))
+        if prepared.changes:
+            prepared.size = self.index.size
+        return prepared
+
+    def _partials(self, batch: Batch, prepared: Prepared) -> list[tuple[pl.DataFrame, list[pl.DataFrame]]]:
+        """A batch grouped by key and tile, and its counted values, for each table; none if no row can be used.
+
+        Notes in `prepared` the rows that cannot be used, and the newest event time.
+        """
         if batch.frame.height == 0:
-            return prepared
+            return []
         prepared.newest = int(batch.frame[self.view.time].to_physical().max())  # type: ignore[arg-type]
         inputs, used = self._inputs(batch, prepared)
         if inputs.height == 0:
-            return prepared
+            return []
         at, now = inputs[AT].to_numpy(), batch.now[used]
         if self._late(prepared, at, now, used, batch.slack):
             inputs, at, now = self._without_late(inputs, at, now, batch.slack)
         if inputs.height == 0:
-            return prepared
+            return []
         if self._sorted and (at[1:] < at[:-1]).any():
             order = np.argsort(at, kind="stable")
             inputs, at, now = inputs[order], at[order], now[order]
-        for table in self.tables:
-            prepared.changes.append((table, self._change(table, inputs, at, now, batch.slack)))
-        prepared.size = self.index.size
-        return prepared
+        return [self._group(layout, inputs, at, now, batch.slack) for layout in self.view.tables]
 
     def commit(self, prepared: Prepared) -> None:
         """Makes a prepared batch visible, in a time that grows only with the rows changed."""
@@ -199,8 +210,9 @@ class ViewMachine:
             keep |= ~_gone(layout, at, now, slack)
         return inputs.filter(pl.Series(keep)), at[keep], now[keep]
 
-    def _change(self, table: TileTable, inputs: pl.DataFrame, at: Array, now: Array, slack: int) -> Change:
-        layout = table.layout
+    def _group(
+        self, layout: TableLayout, inputs: pl.DataFrame, at: Array, now: Array, slack: int
+    ) -> tuple[pl.DataFrame, list[pl.DataFrame]]:
         gone = _gone(layout, at, now, slack)
         if gone.any():
             inputs = inputs.filter(pl.Series(~gone))
@@ -209,10 +221,7 @@ class ViewMachine:
         inputs = inputs.hstack([pl.Series(TILE, tile)])
         by = [*self.view.keys, TILE]
         grouped = inputs.group_by(by, maintain_order=False).agg(aggregations(layout))
-        # Only now: a key all of whose events are too late must not take a slot that nothing would free.
-        slot, tiles = self.index.assign(grouped), grouped[TILE].to_numpy()
-        found = [counted(inputs, grouped, by, bag) for bag in layout.bags]
-        return table.prepare(self.index.size, slot, tiles, collected(layout, grouped), found)
+        return grouped, [counted(inputs, grouped, by, bag) for bag in layout.bags]
 
     # -- time and memory -------------------------------------------------------------------------------------------
 
