@@ -1,0 +1,153 @@
+"""SQLite as the stores use it: write-ahead log, full sync, one writer, and readers who each see one moment.
+
+In WAL mode a read transaction sees the database as of its first statement, whatever is written meanwhile, and neither
+waits for the other: that is what lets a search read one revision of a collection while the next is being written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from headrace.errors import ClosedError, StorageError
+
+_ADVICE = {
+    sqlite3.SQLITE_FULL: "free some space on that disk",
+    sqlite3.SQLITE_IOERR: "check that disk and the space on it",
+    sqlite3.SQLITE_CANTOPEN: "check that the directory exists and is writable",
+    sqlite3.SQLITE_READONLY: "make it writable for this user",
+    sqlite3.SQLITE_NOTADB: "restore it from a backup, or move the file away to start without it",
+    sqlite3.SQLITE_CORRUPT: "restore it from a backup, or move the file away to start without it",
+    sqlite3.SQLITE_BUSY: "another process has been writing for too long: try again",
+}
+_MOST_READERS = 8
+
+
+class Database:
+    """A database file; for any number of threads.
+
+    Args:
+        path: Its file, made if it is not there.
+        schema: The statements that make its tables.
+        version: The schema's number; a file of another one is refused.
+        what: What errors call it.
+        durable: Whether a transaction is on the disk when it returns; False for what is thrown away at the end.
+
+    Raises:
+        StorageError: It cannot be opened, or is of another version.
+    """
+
+    def __init__(self, path: Path, schema: str, version: int, what: str, *, durable: bool = True) -> None:
+        self._path = path
+        self._what = f"{what} in {path}"
+        self._lock = threading.RLock()
+        self._readers: list[sqlite3.Connection] = []
+        self._reading = threading.BoundedSemaphore(_MOST_READERS)
+        self._closed = False
+        with self.explained("open"):
+            self._writer = self._connect()
+        try:
+            with self.explained("open"):
+                self._prepare(schema, version, durable)
+        except BaseException:
+            self._writer.close()
+            raise
+
+    def _connect(self) -> sqlite3.Connection:
+        made = sqlite3.connect(self._path, timeout=30, isolation_level=None, check_same_thread=False)
+        made.execute("PRAGMA mmap_size = 268435456")
+        return made
+
+    def _prepare(self, schema: str, version: int, durable: bool) -> None:
+        run = self._writer.execute
+        run("PRAGMA journal_mode = WAL")
+        run(f"PRAGMA synchronous = {'FULL' if durable else 'OFF'}")
+        run("PRAGMA journal_size_limit = 67108864")
+        (found,) = run("PRAGMA user_version").fetchone()
+        if found == 0:
+            with self.write() as database:
+                for statement in schema.split(";\n"):
+                    database.execute(statement)
+                database.execute(f"PRAGMA user_version = {version}")
+        elif found != version:
+            raise StorageError(
+                f"expected {self._what} in format {version}, found {found}: another version of headrace wrote it; "
+                "run that version, or name another directory with --data"
+            )
+
+    @contextlib.contextmanager
+    def write(self) -> Iterator[sqlite3.Connection]:
+        """One transaction: whole when the block ends, and nothing of it if the block raises.
+
+        Raises:
+            StorageError: It could not be written.
+            ClosedError: The database is closed.
+        """
+        with self._lock:
+            self._open()
+            with self.explained("write"):
+                self._writer.execute("BEGIN IMMEDIATE")
+                try:
+                    yield self._writer
+                    self._writer.execute("COMMIT")
+                except BaseException:
+                    # SQLite has rolled back by itself after some errors, a full disk among them.
+                    if self._writer.in_transaction:
+                        self._writer.execute("ROLLBACK")
+                    raise
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[sqlite3.Connection]:
+        """One moment: all statements of the block see the same state.
+
+        Raises:
+            StorageError: It could not be read.
+            ClosedError: The database is closed.
+        """
+        with self._reading:
+            with self._lock:
+                self._open()
+                connection = self._readers.pop() if self._readers else None
+            with self.explained("read"):
+                if connection is None:
+                    connection = self._connect()
+                try:
+                    connection.execute("BEGIN")
+                    yield connection
+                finally:
+                    if connection.in_transaction:
+                        connection.execute("ROLLBACK")
+                    self._give_back(connection)
+
+    def _give_back(self, connection: sqlite3.Connection) -> None:
+        with self._lock:
+            if not self._closed:
+                self._readers.append(connection)
+                return
+        connection.close()
+
+    def _open(self) -> None:
+        if self._closed:
+            raise ClosedError(f"{self._what} is closed: open the app again")
+
+    @contextlib.contextmanager
+    def explained(self, what: str) -> Iterator[None]:
+        """Errors of SQLite as StorageError, with what to do."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            advice = _ADVICE.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, "see the cause")
+            raise StorageError(f"cannot {what} {self._what}: {error}; {advice}") from error
+
+    def close(self) -> None:
+        """Lets go of the file; again does nothing."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            readers, self._readers = self._readers, []
+        for connection in (*readers, self._writer):
+            connection.close()
