@@ -11,7 +11,10 @@ import grimp
 import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "headrace"
-GROUND = {"errors", "units", "hashing", "fields", "timestamps", "values", "schema", "changes"}
+GROUND = {"errors", "units", "hashing", "fields", "timestamps", "values", "schema", "changes", "cdc", "document"}
+GROUND |= {"filters", "filter_expr"}
+# What whoever runs an app may use besides.
+INSIDE = {"registry", "formats", "sources", "stores", "features", "documents", "declarations"}
 # Each room, and the rooms that it may import; what a room may import, its users may not assume.
 MAY_IMPORT = {
     **dict.fromkeys(GROUND, GROUND),
@@ -20,16 +23,18 @@ MAY_IMPORT = {
     "sources": GROUND | {"formats"},  # a topic's messages are decoded by what its registry says of them
     "stores": GROUND,
     "features": GROUND,
-    "app": GROUND | {"registry", "features"},
-    "plan": GROUND | {"registry", "features", "app"},
-    "runners": GROUND | {"registry", "formats", "sources", "stores", "features", "app", "plan"},
+    "documents": GROUND,
+    "declarations": GROUND | {"registry", "documents"},
+    "app": GROUND | {"registry", "features", "documents", "declarations"},
+    "plan": GROUND | {"registry", "features", "documents", "declarations", "app"},
+    "runners": GROUND | INSIDE | {"app", "plan"},
     "ops": GROUND,
-    "serving": GROUND | {"registry", "formats", "sources", "stores", "features", "app", "plan", "runners", "ops"},
-    "testing": GROUND | {"formats", "sources", "stores", "features", "app"},
+    "serving": GROUND | INSIDE | {"app", "plan", "runners", "ops"},
+    "testing": GROUND | INSIDE | {"app"},
 }
 # `app.open()` starts the engine, which a declaration does not need: imported when it is called.
 LATE = {("headrace.app", "headrace.serving.live")}
-PURE = {"features"}
+PURE = {"features", "documents"}
 PURE_MAY_USE = {"polars", "numpy", "msgspec", "__future__"}
 NOT_PURE = {"asyncio", "threading", "time", "os", "io", "pathlib", "socket", "subprocess", "queue", "concurrent"}
 

@@ -6,12 +6,14 @@ import inspect
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from headrace.errors import ConfigError, UnknownNameError, nearest
+from headrace.declarations import Collection, Publication, Table
+from headrace.declarations import Stream as Stream
+from headrace.document import Document, TableSchema
+from headrace.errors import ConfigError, SchemaError, UnknownNameError, nearest
 from headrace.features.spec import Feature
 from headrace.features.view import View
 from headrace.registry import DEFAULT as CONNECTORS
@@ -34,50 +36,6 @@ class WallClock:
 
     def now(self) -> int:
         return time.time_ns() // 1000
-
-
-@dataclass(frozen=True, eq=False)
-class Stream:
-    """A named, typed, unbounded sequence of events.
-
-    Attributes:
-        name: As in URLs.
-        schema: The model's columns.
-        url: Where events come from besides pushes; None for pushes only.
-        lateness: How far back, in microseconds, reads with `now=` stay exact, and how long past their windows tiles are
-            kept for events that come late.
-        options: More of the source than its URL says; it may hold secrets, which are shown nowhere.
-    """
-
-    name: str
-    schema: Schema
-    url: str | None
-    lateness: int
-    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
-
-    def source(self) -> Any:
-        """The source behind the URL; it holds nothing open until it is read.
-
-        Raises:
-            ConfigError: The URL or an option cannot be used.
-        """
-        assert self.url is not None
-        return CONNECTORS.create("source", self.url, **self.options)
-
-
-@dataclass(frozen=True)
-class Publication:
-    """A view that is published.
-
-    Attributes:
-        view: Its name.
-        url: Where to.
-        every: The shortest time between two rows of a key, in microseconds.
-    """
-
-    view: str
-    url: str
-    every: int
 
 
 class App:
@@ -117,6 +75,8 @@ class App:
         self.streams: dict[str, Stream] = {}
         self.views: dict[str, View] = {}
         self.publications: list[Publication] = []
+        self.tables: dict[str, Table] = {}
+        self.collections: dict[str, Collection] = {}
 
     def stream(
         self,
@@ -142,8 +102,7 @@ class App:
         """
         schema = Schema.of(model)
         label = _name(name or snake_case(model.__name__))
-        if label in self.streams:
-            raise ConfigError(f"there is a stream {label!r} already; give this one another with name=")
+        _free(label, stream=self.streams, table=self.tables)
         if url is not None:
             CONNECTORS.find("source", url)
         stream = Stream(label, schema, url, duration(lateness, zero=True), dict(options or {}))
@@ -168,8 +127,7 @@ class App:
 
         def declare(cls: type) -> View:
             label = _name(name or snake_case(cls.__name__))
-            if label in self.views:
-                raise ConfigError(f"there is a view {label!r} already; give this one another with name=")
+            _free(label, view=self.views, collection=self.collections)
             view = View.declare(
                 label,
                 inspect.cleandoc(cls.__doc__ or ""),
@@ -204,6 +162,129 @@ class App:
         if any((one.view, one.url) == (name, url) for one in self.publications):
             raise ConfigError(f"the view {name!r} is published there already; once is enough")
         self.publications.append(Publication(name, url, duration(every)))
+
+    def table(
+        self,
+        model: type[Document] | Sequence[type[Document]],
+        url: str | None = None,
+        *,
+        key: str | Sequence[str] = "id",
+        name: str | None = None,
+        kind: str | None = None,
+        version: str | None = None,
+        history: str | timedelta | float = "30d",
+        options: Mapping[str, Any] | None = None,
+    ) -> Table:
+        """Declares a table: rows with a key that are inserted, updated and deleted.
+
+        Args:
+            model: The rows; several models where the table holds several types of documents.
+            url: A source of changes such as ``postgres://localhost/news?table=articles``. None: by push only.
+            key: The column, or columns, that say which row it is.
+            name: In URLs; the (first) model's name in snake_case if not given.
+            kind: The column that says which of several types a row is, by the model's name in snake_case.
+            version: A column that grows with each change of a row, where the source may tell an old one again later.
+            history: For how long revisions that were replaced can be asked for.
+            options: Of the source, as in its URL's query; what stands here wins. Secrets belong here rather than there.
+
+        Raises:
+            ConfigError: The name is taken, or no source has the URL's scheme.
+            SchemaError: A model lacks the key, or several are not told apart.
+        """
+        models = list(model) if isinstance(model, Sequence) else [model]
+        first = snake_case(models[0].__name__) if models and isinstance(models[0], type) else ""
+        label = _name(name or first)
+        _free(label, table=self.tables, stream=self.streams)
+        schema = TableSchema.of(label, models, key, kind, version)
+        if url is not None:
+            CONNECTORS.find("table", url)
+        table = Table(label, schema, url, duration(history, zero=True), dict(options or {}))
+        self.tables[label] = table
+        return table
+
+    def collection(
+        self,
+        name: str,
+        table: Table | str,
+        *,
+        text: Any = None,
+        clean: Any = None,
+        chunk: Any = None,
+        embed: Any = "minilm",
+        index: str = "edge:",
+        rerank: Any = None,
+        filters: Sequence[str] | None = None,
+        about: str = "",
+    ) -> Collection:
+        """Declares a collection: a table's documents, kept cleaned, chunked, embedded and searchable.
+
+        What is done with a document is chosen by its type: `text`, `clean`, `chunk` and `embed` are each one for all
+        types, or a dict from a model to what is done with it.
+
+        Args:
+            name: In URLs and tools.
+            table: Whose documents they are.
+            text: The columns that are searched, in order; the first of several is the title.
+            clean: As `hr.clean()`; None for the default.
+            chunk: As `hr.chunk()`, a splitter of LangChain's or Chonkie's, or a function from a text to texts.
+            embed: "minilm", "static", "hash", "openai:NAME", "sentence-transformers:NAME", "fastembed:NAME", or an
+                embedder.
+            index: Where the chunks are searched: "edge:", "memory:", "qdrant://…", "postgres://…", "milvus:…",
+                "pinecone:…".
+            rerank: A function from a question and texts to scores, or an object with `scores`; orders the best anew.
+            filters: The columns that searches may filter by; all that can be if not given.
+            about: What a model is told that it can find here.
+
+        Raises:
+            ConfigError: The name is taken, or an index or embedder is not known.
+            SchemaError: A column that a type does not have.
+        """
+        label = _name(name)
+        _free(label, collection=self.collections, view=self.views)
+        source = self.table_of(table)
+        CONNECTORS.find("vectors", index)
+        from headrace.documents.handlers import Handlers
+
+        handlers = Handlers.of(source.schema, text=text, clean=clean, chunk=chunk, embed=embed)
+        for spec in {one for one in map(handlers.embedder, source.schema.models) if isinstance(one, str)}:
+            CONNECTORS.find("embed", spec)
+        columns = source.schema.columns
+        unknown = set(filters or ()) - set(columns)
+        if unknown:
+            raise SchemaError(
+                f"the table {source.name!r} cannot be filtered by {sorted(unknown)}; {nearest('', columns)}"
+            )
+        kept = columns if filters is None else {one: columns[one] for one in filters}
+        made = Collection(label, inspect.cleandoc(about), source, handlers, index, rerank, kept)
+        self.collections[label] = made
+        return made
+
+    def table_of(self, given: Table | type[Document] | str) -> Table:
+        """The table that a name, a model or a table stands for.
+
+        Raises:
+            UnknownNameError: There is none.
+        """
+        if isinstance(given, str) and given in self.tables:
+            return self.tables[given]
+        for table in self.tables.values():
+            if table is given or (not isinstance(given, str) and given in table.schema.models.values()):
+                return table
+        shown = given if isinstance(given, str) else getattr(given, "name", None) or getattr(given, "__name__", given)
+        raise UnknownNameError(f"no table {shown!r} in {self.name}; {nearest(str(shown), self.tables)}")
+
+    def collection_of(self, given: Collection | str) -> Collection:
+        """The collection that a name or a collection stands for.
+
+        Raises:
+            UnknownNameError: There is none.
+        """
+        if isinstance(given, Collection) and self.collections.get(given.name) is given:
+            return given
+        if isinstance(given, str) and given in self.collections:
+            return self.collections[given]
+        shown = given if isinstance(given, str) else getattr(given, "name", given)
+        raise UnknownNameError(f"no collection {shown!r} in {self.name}; {nearest(str(shown), self.collections)}")
 
     def stream_of(self, given: Stream | type[Event] | str) -> Stream:
         """The stream that a name, a model or a stream stands for.
@@ -245,6 +326,13 @@ class App:
         from headrace.serving.live import Live  # the declaration does not need the engine
 
         return Live(self, path)
+
+
+def _free(label: str, **taken: Mapping[str, object]) -> None:
+    """A name stands for one thing in URLs and among tools."""
+    for kind, names in taken.items():
+        if label in names:
+            raise ConfigError(f"there is a {kind} {label!r} already; give this one another with name=")
 
 
 def _name(label: str) -> str:

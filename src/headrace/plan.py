@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from headrace.app import App, Stream
+from headrace.declarations import Collection, Table
 from headrace.errors import ConfigError
 from headrace.features.view import View
 from headrace.registry import DEFAULT as CONNECTORS
@@ -33,6 +34,8 @@ class Plan:
         ]
         for stream in self.app.streams.values():
             lines += _stream(stream, [view for view in self.app.views.values() if view.stream == stream.name])
+        for table in self.app.tables.values():
+            lines += _table(table, [one for one in self.app.collections.values() if one.table is table])
         lines += [
             f"{one.view} ──► {shown_url(one.url)} at most every {format_duration(one.every)}"
             for one in self.app.publications
@@ -48,8 +51,10 @@ def check(app: App) -> Plan:
         ConfigError: Nothing is declared, or a runner, store or source is not known.
         MissingDependencyError: An extra that the app needs is not installed.
     """
-    if not app.streams:
-        raise ConfigError(f"the app {app.name!r} declares no stream; begin with app.stream(Model)")
+    if not app.streams and not app.tables:
+        raise ConfigError(
+            f"the app {app.name!r} declares no stream and no table; begin with app.stream(Model) or app.table(Model)"
+        )
     CONNECTORS.find("online", app.online).load()
     CONNECTORS.find("runner", app.runner).load()
     notes = []
@@ -69,7 +74,42 @@ def check(app: App) -> Plan:
             notes.append(f"the view {view.name!r} has no docstring: a model is told only its features")
         if view.horizon is None:
             notes.append(f"the view {view.name!r} looks back for ever: its keys are never let go of")
-    return Plan(app, tuple(notes))
+    return Plan(app, (*notes, *_check_documents(app)))
+
+
+def _check_documents(app: App) -> list[str]:
+    """Notes on tables and collections; what they need is imported."""
+    for table in app.tables.values():
+        if table.url is not None:
+            CONNECTORS.find("table", table.url).load()
+    for collection in app.collections.values():
+        CONNECTORS.find("vectors", collection.index).load()
+        for spec in collection.handlers.embedders():
+            if isinstance(spec, str):
+                CONNECTORS.find("embed", spec).load()
+    followed = {collection.table.name for collection in app.collections.values()}
+    return [
+        *(
+            f"no collection follows the table {name!r}: it is stored, and not searched"
+            for name in app.tables
+            if name not in followed
+        ),
+        *(
+            f"the collection {name!r} has no about=: a model is told only its name"
+            for name, collection in app.collections.items()
+            if not collection.about
+        ),
+    ]
+
+
+def _table(table: Table, collections: list[Collection]) -> list[str]:
+    source = shown_url(table.url) if table.url else "pushes"
+    lines = [f"{source} ──► {table.name} ({' | '.join(table.schema.models)} by {', '.join(table.schema.key)})"]
+    for number, one in enumerate(collections):
+        last = number == len(collections) - 1
+        lines.append(f"  {'└' if last else '├'}─► {one.name}: clean ─► chunk ─► embed ─► {shown_url(one.index)}")
+        lines += [f"  {' ' if last else '│'}     {kind}: {one.handlers.describe(kind)}" for kind in table.schema.models]
+    return [*lines, ""]
 
 
 def _stream(stream: Stream, views: list[View]) -> list[str]:

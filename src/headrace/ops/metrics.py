@@ -72,6 +72,8 @@ class StatsCollector(Collector):
         """Each metric, as Prometheus names and units want it."""
         yield from self._streams()
         yield from self._views()
+        yield from self._tables()
+        yield from self._collections()
         yield from self._engine()
         yield from self._requests()
 
@@ -120,6 +122,49 @@ class StatsCollector(Collector):
             yield _gauge(
                 f"headrace_view_{name}", help_, "view", {view: getattr(one, name) for view, one in views.items()}
             )
+
+    def _tables(self) -> Iterator[Metric]:
+        tables = self._stats.tables
+        for name, help_ in {
+            "changed": "Rows written or deleted, since the start.",
+            "same": "Rows told again that were the same, since the start.",
+            "older": "Changes that came after a newer one of their row, since the start.",
+            "rejected": "Inputs that became dead letters, since the start.",
+        }.items():
+            counts = {table: getattr(one, name) for table, one in tables.items()}
+            yield _counter(f"headrace_table_{name}", help_, "table", counts)
+        yield _gauge("headrace_table_rows", "Rows of the table.", "table", {n: t.rows for n, t in tables.items()})
+        lags = GaugeMetricFamily("headrace_table_lag", "What the source still holds.", labels=["table", "unit"])
+        for table, one in tables.items():
+            for unit, amount in one.lag.items():
+                lags.add_metric([table, unit], amount)
+        yield lags
+        up = {name: float(one.problem is None) for name, one in tables.items()}
+        yield _gauge("headrace_table_up", "0 while the table's source cannot be read.", "table", up)
+
+    def _collections(self) -> Iterator[Metric]:
+        found = self._stats.collections
+        for name, help_ in {
+            "embedded": "New chunks, embedded or from the cache, since the start.",
+            "kept": "Chunks of changed documents that were there already, since the start.",
+            "written": "Points written to the index, since the start.",
+            "removed": "Points dropped from the index, since the start.",
+        }.items():
+            counts = {collection: getattr(one, name) for collection, one in found.items()}
+            yield _counter(f"headrace_collection_{name}", help_, "collection", counts)
+        for name, help_ in {
+            "documents": "Documents.",
+            "chunks": "Chunks that can be found.",
+            "failed": "Documents that could not be made into chunks.",
+            "waiting": "Changed rows of the table that were not followed yet.",
+            "filling": "Indexes that are being filled anew.",
+        }.items():
+            values = {collection: getattr(one, name) for collection, one in found.items()}
+            yield _gauge(f"headrace_collection_{name}", help_, "collection", values)
+        behind = {name: one.behind for name, one in found.items()}
+        yield _gauge("headrace_collection_behind_seconds", "How far searches are behind.", "collection", behind)
+        up = {name: float(one.problem is None) for name, one in found.items()}
+        yield _gauge("headrace_collection_up", "0 while something is in the collection's way.", "collection", up)
 
     def _engine(self) -> Iterator[Metric]:
         stats = self._stats

@@ -23,7 +23,11 @@ import msgspec
 import polars as pl
 from pydantic import BaseModel
 
+from headrace.declarations import Table
+from headrace.document import Document
 from headrace.errors import InputError, RemoteError
+from headrace.filter_expr import conditions
+from headrace.runners.library.hits import Hit
 from headrace.schema import Event, Reject
 from headrace.serving.body import FORMATS
 from headrace.serving.options import LONGEST_WAIT
@@ -36,6 +40,7 @@ from headrace.units import SECOND, duration, from_micros
 
 if TYPE_CHECKING:
     from headrace.app import Stream
+    from headrace.declarations import Collection
     from headrace.features.view import View
     from headrace.serving.live import Rows
 
@@ -44,6 +49,12 @@ _NDJSON = FORMATS["ndjson"]
 # Path segments that clients and proxies take for themselves (or lose); such a key goes in a body.
 _UNSAFE = {"", ".", ".."}
 _MOST_ERRORS = 10_000
+
+
+class Hits(msgspec.Struct):
+    """The body of a search's answer."""
+
+    hits: list[Hit]
 
 
 def connect(url: str, *, api_key: str | None = None, timeout: float = 10.0) -> Remote:
@@ -73,17 +84,21 @@ class Remote:
         self._timeout = timeout
         self._http = httpx.Client(base_url=self.url, headers=headers, timeout=timeout)
         self._revivers: dict[str, Reviver] = {}
+        self._tables: set[str] | None = None
         self._lock = threading.Lock()
 
     # -- in --------------------------------------------------------------------------------------------------------
 
-    def push(self, stream: Stream | type[Event] | str, rows: Rows, *, format: str | None = None) -> Token:
+    def push(
+        self, target: Stream | Table | type[Event] | type[Document] | str, rows: Rows, *, format: str | None = None
+    ) -> Token:
         """As `Live.push`. Of many rejected rows the first 10,000 are named, and all are dead letters on the server."""
-        name = _name(stream)
+        name = _name(target)
         content, kind, lines = _encoded(name, rows, format)
+        table = self._is_table(target, name)
         answer = self._call(
-            "POST",
-            f"/v1/streams/{quote(name, safe='')}",
+            "PUT" if table else "POST",
+            f"/v1/{'tables' if table else 'streams'}/{quote(name, safe='')}",
             content=content,
             headers={"content-type": kind},
             params={"errors": _MOST_ERRORS},
@@ -93,6 +108,15 @@ class Remote:
             for one in answer["errors"]
         ]
         return Token(Token.parse(answer["token"]).positions, answer["accepted"], rejected)
+
+    def delete(self, table: Table | type[Document] | str, keys: Iterable[Any]) -> Token:
+        """As `Live.delete`."""
+        name = _name(table)
+        if isinstance(keys, str | bytes | Mapping):
+            raise InputError(f"{name}: expected several keys, found {keys!r}; put it into a list")
+        body = msgspec.json.encode({"keys": list(keys)}, enc_hook=str)
+        answer = self._call("DELETE", f"/v1/tables/{quote(name, safe='')}", content=body).json()
+        return Token(Token.parse(answer["token"]).positions, answer["deleted"])
 
     def drain(self, timeout: float | None = None) -> None:
         """As `Live.drain`; waits a minute at most."""
@@ -166,6 +190,29 @@ class Remote:
         reviver = self._reviver(name)
         return [reviver.row(found) for found in msgspec.json.decode(answer.content)["rows"]]
 
+    def search(
+        self,
+        collection: Collection | str,
+        query: str,
+        *,
+        k: int = 5,
+        where: pl.Expr | Mapping[str, Any] | None = None,
+        mode: str = "hybrid",
+        diversity: float = 0.0,
+        after: Token | str | None = None,
+        timeout: float = 10.0,
+    ) -> list[Hit]:
+        """As `Live.search`."""
+        asked: dict[str, Any] = {"query": query, "k": k, "mode": mode, "diversity": diversity, "timeout": timeout}
+        if after is not None:
+            asked["after"] = str(after)
+        if where is not None:
+            asked["where"] = conditions(where) if isinstance(where, pl.Expr) else dict(where)
+        body = msgspec.json.encode(asked)
+        path = f"/v1/collections/{quote(_name(collection), safe='')}/search"
+        answer = self._call("POST", path, wait=timeout, content=body)
+        return msgspec.json.decode(answer.content, type=Hits).hits
+
     # -- tools -----------------------------------------------------------------------------------------------------
 
     def tools(self) -> list[dict[str, Any]]:
@@ -230,6 +277,15 @@ class Remote:
         if answer.status_code != httpx.codes.OK:
             raise error_of(answer.status_code, answer.content)
         return answer
+
+    def _is_table(self, target: Any, name: str) -> bool:
+        """Whether rows go to a table: by what was handed over, or by what the server declares."""
+        if not isinstance(target, str):
+            return isinstance(target, Table) or (isinstance(target, type) and issubclass(target, Document))
+        with self._lock:
+            if self._tables is None:
+                self._tables = set(self.status()["declared"]["tables"])
+        return name in self._tables
 
     def _reviver(self, view: str) -> Reviver:
         """How a view's JSON becomes values again: asked of the server once."""

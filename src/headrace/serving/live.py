@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from headrace.errors import HeadraceError, InputError, StaleError, TooLargeError
+from headrace.document import Document
+from headrace.errors import InputError, StaleError, TooLargeError, UnknownNameError
 from headrace.features.view import View
-from headrace.formats import decode, decode_frame, decode_rows
 from headrace.registry import DEFAULT as CONNECTORS
 from headrace.runners.base import Runner
+from headrace.runners.library.figures import LibraryFigures
 from headrace.runners.progress import reached
-from headrace.schema import Decoded, Event
-from headrace.serving import status, tools
+from headrace.schema import Event
+from headrace.serving import documents, pushed, status, tools
 from headrace.serving.rows import Row, RowMaker
 from headrace.serving.stats import Stats, measure
 from headrace.serving.token import Token, token_text
@@ -27,11 +28,16 @@ from headrace.units import MAX_TIME, MIN_TIME, SECOND, duration, format_duration
 
 if TYPE_CHECKING:
     from headrace.app import App, Stream
+    from headrace.declarations import Collection, Table
+    from headrace.runners.library.hits import Hit
+    from headrace.runners.library.library import Library
     from headrace.stores.dead_letters import DeadLetters
 
 logger = logging.getLogger("headrace")
 
-Rows = Sequence[Mapping[str, Any] | Event] | Mapping[str, Any] | Event | pl.DataFrame | bytes | str
+Rows = (
+    Sequence[Mapping[str, Any] | Event | Document] | Mapping[str, Any] | Event | Document | pl.DataFrame | bytes | str
+)
 # Keys that one call may read.
 MOST_KEYS = 100_000
 
@@ -49,7 +55,14 @@ class Live:
         self._limit = app.lag_limit / SECOND
         self.started = time.monotonic()
         self._runner: Runner = CONNECTORS.find("runner", app.runner).load()(app, path)
-        self._runner.start()
+        self._library = None
+        try:
+            if app.tables:
+                self._library = documents.open_library(app, path, self._runner)
+            self._runner.start()
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def remote(self) -> bool:
@@ -58,32 +71,50 @@ class Live:
 
     # -- in --------------------------------------------------------------------------------------------------------
 
-    def push(self, stream: Stream | type[Event] | str, rows: Rows, *, format: str | None = None) -> Token:
-        """Takes rows into a stream. When it returns they are stored; reads see them once they are processed.
+    def push(
+        self, target: Stream | Table | type[Event] | type[Document] | str, rows: Rows, *, format: str | None = None
+    ) -> Token:
+        """Takes rows into a stream or a table. When it returns they are stored; reads see them once they are processed.
 
         Rows that are invalid become dead letters and are named in `token.rejected`; the valid ones are all taken, or
-        none is.
+        none is. A table's row takes the place of the one with its key.
 
         Args:
-            stream: Where to: a stream, its model or its name.
-            rows: Dicts or events, one or many; a Polars frame; or bytes in a format.
-            format: Of bytes: "ndjson" (the default), "json", "csv" or "parquet".
+            target: Where to: a stream or a table, its model or its name.
+            rows: Dicts, events or documents, one or many; a Polars frame; or bytes in a format.
+            format: Of bytes: "ndjson" (the default), "json", "csv" or "parquet"; for a table the first two.
 
         Raises:
-            UnknownNameError: There is no such stream.
+            UnknownNameError: There is no such stream or table.
             DecodeError: Bytes that are not of the format at all; nothing is taken.
             StorageError: The rows could not be stored; nothing is taken.
             ClosedError: The app is closed, or its engine has stopped.
         """
-        target = self.app.stream_of(stream)
+        if (table := documents.table_named(self.app, target)) is not None:
+            return documents.push(self.library, table, rows, format)
+        stream = self.app.stream_of(target)  # type: ignore[arg-type]  # what is no table is a stream, or an error
         self._runner.alive()
-        decoded = _decoded(target, rows, format)
+        decoded = pushed.decoded(stream, rows, format)
         positions: dict[str, Any] = {}
         if decoded.frame.height:
-            positions = self._runner.submit(target, decoded.frame)
+            positions = self._runner.submit(stream, decoded.frame)
         if decoded.rejects:
-            self._runner.set_aside(target, decoded.rejects)
+            self._runner.set_aside(stream, decoded.rejects)
         return Token(positions, decoded.frame.height, decoded.rejects)
+
+    def delete(self, table: Table | type[Document] | str, keys: Iterable[Any]) -> Token:
+        """Takes rows out of a table; a key that is not there is passed over. When it returns that is stored.
+
+        Args:
+            table: A table, its model or its name.
+            keys: The key column's values; for several columns tuples in their order, or dicts.
+
+        Raises:
+            UnknownNameError: There is no such table.
+            InputError: A key is none of the table's; nothing is deleted.
+            StorageError: It could not be stored; nothing is deleted.
+        """
+        return documents.delete(self.library, self.app.table_of(table), keys)
 
     def drain(self, timeout: float | None = None) -> None:
         """Waits until all input that is there now has been processed.
@@ -92,7 +123,11 @@ class Live:
             StaleError: It was not, within `timeout` seconds.
             ClosedError: The engine or a source has stopped.
         """
-        if not self._runner.drain(timeout):
+        started = time.monotonic()
+        done = self._runner.drain(timeout)
+        if done and self._library is not None:
+            done = self._library.drain(None if timeout is None else max(0.0, timeout + started - time.monotonic()))
+        if not done:
             raise StaleError(f"expected all input to be processed within {timeout} s; it was not")
 
     # -- out -------------------------------------------------------------------------------------------------------
@@ -187,6 +222,50 @@ class Live:
         self._runner.alive()
         return target, wanted, self._runner.store.read_many(target.name, wanted, self._moment(target, now))
 
+    def search(
+        self,
+        collection: Collection | str,
+        query: str,
+        *,
+        k: int = 5,
+        where: pl.Expr | Mapping[str, Any] | None = None,
+        mode: str = "hybrid",
+        diversity: float = 0.0,
+        after: Token | str | None = None,
+        timeout: float = 10.0,
+    ) -> list[Hit]:
+        """The chunks of a collection that answer a question best, as they are at this moment.
+
+        Args:
+            collection: A collection or its name.
+            query: The question.
+            k: How many hits.
+            where: Only documents that pass: an expression such as ``pl.col("lang") == "en"``, or ``{"lang": "en"}``.
+            mode: "hybrid", "meaning" or "words".
+            diversity: From 0, the best, to 1, as different from each other as can be.
+            after: Wait until the search sees the write that returned this token.
+            timeout: How many seconds to wait for that.
+
+        Raises:
+            UnknownNameError: There is no such collection.
+            InputError: The query or the condition cannot be used.
+            StaleError: What was waited for did not come in time.
+            StorageError: The embedder or the index is out of reach.
+        """
+        target = self.app.collection_of(collection)
+        return documents.search(self.library, target, query, k, where, mode, diversity, after, timeout)
+
+    @property
+    def library(self) -> Library:
+        """The tables and collections of the app, running.
+
+        Raises:
+            UnknownNameError: It declares none.
+        """
+        if self._library is None:
+            raise UnknownNameError(f"the app {self.app.name!r} declares no tables; begin with app.table(Model)")
+        return self._library
+
     def now(self, view: View | str | Stream) -> int:
         """What `now` is for a view or stream, in microseconds; 0 for a stream on event time without events."""
         if not self.app.event_time:
@@ -214,7 +293,7 @@ class Live:
         return moment
 
     def _wait(self, after: Token | str, timeout: float) -> None:
-        positions = Token.parse(after).positions
+        positions = {name: at for name, at in Token.parse(after).positions.items() if not documents.of_table(name)}
         unknown = set(positions) - set(self._runner.positions())
         if unknown:
             raise InputError(f"the token names the sources {sorted(unknown)}, which this app does not have")
@@ -277,40 +356,11 @@ class Live:
 
         A letter is removed when its row has been taken; one that is rejected again stays as it is.
         """
-        taken = rejected = 0
-        after = 0
-        while True:
-            if ids is None:
-                letters = self.dead_letters.list(limit=100, after=after)
-            else:
-                letters = [self.dead_letters.get(one) for one in ids]
-            for letter in letters:
-                after = max(after, letter.id)
-                if self._again(letter.stream, letter.raw):
-                    self.dead_letters.remove([letter.id])
-                    taken += 1
-                else:
-                    rejected += 1
-            if ids is not None or not letters:
-                return taken, rejected
-
-    def _again(self, stream: str, raw: bytes) -> bool:
-        """Pushes one letter's bytes; nothing of it is set aside again."""
-        if stream not in self.app.streams:
-            return False
-        target = self.app.streams[stream]
-        try:
-            decoded = decode(target.schema, raw, "ndjson")
-        except HeadraceError:
-            return False
-        if decoded.rejects or decoded.frame.height == 0:
-            return False
-        self._runner.submit(target, decoded.frame)
-        return True
+        return pushed.again(self, self._runner, ids)
 
     def stats(self) -> Stats:
         """What goes on: counts, rates, sizes and delays."""
-        return measure(self, self._runner)
+        return measure(self, self._runner, LibraryFigures() if self._library is None else self._library.figures())
 
     def status(self) -> dict[str, Any]:
         """The figures as plain values, with the time and what is declared."""
@@ -318,7 +368,7 @@ class Live:
 
     def ready(self) -> tuple[bool, str]:
         """Whether the app can take and answer, and if not, why."""
-        problem = self._runner.problem()
+        problem = self._runner.problem() or (self._library.problem() if self._library is not None else None)
         return problem is None, problem or "ready"
 
     def close(self) -> None:
@@ -327,7 +377,11 @@ class Live:
         Raises:
             StorageError: The last checkpoint could not be written; nothing is lost, the next start takes longer.
         """
-        self._runner.close()
+        try:
+            if self._library is not None:
+                self._library.close()
+        finally:
+            self._runner.close()
 
     def __enter__(self) -> Live:
         return self
@@ -336,17 +390,3 @@ class Live:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _decoded(stream: Stream, rows: Rows, format: str | None) -> Decoded:
-    if isinstance(rows, bytes | bytearray | memoryview):
-        return decode(stream.schema, bytes(rows), format or "ndjson")
-    if isinstance(rows, str):
-        return decode(stream.schema, rows.encode(), format or "ndjson")
-    if isinstance(rows, pl.DataFrame):
-        return decode_frame(stream.schema, rows)
-    if isinstance(rows, Mapping | Event):
-        return decode_rows(stream.schema, [rows])
-    if isinstance(rows, Iterable):
-        return decode_rows(stream.schema, list(rows))
-    raise InputError(f"{stream.name}: expected dicts, events, a Polars frame or bytes, found {type(rows).__name__}")

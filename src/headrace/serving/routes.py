@@ -17,8 +17,8 @@ from starlette.routing import Route, Router
 
 from headrace.errors import InputError
 from headrace.ops.metrics import exposition
-from headrace.serving import openapi, pages
-from headrace.serving.body import format_of, header, unpacked
+from headrace.serving import library_routes, openapi, pages
+from headrace.serving.body import header
 from headrace.serving.options import LONGEST_WAIT, ReadOptions, from_query, whole_number
 from headrace.serving.service import Service
 from headrace.serving.status import status
@@ -26,14 +26,10 @@ from headrace.serving.tools import tools
 from headrace.units import from_micros
 
 if TYPE_CHECKING:
-    from headrace.serving.token import Token
     from headrace.stores.dead_letters import DeadLetter
 
 # What is answered without a key: probes, and pages that hold nothing (they ask for the key themselves).
 PUBLIC = frozenset({b"/", b"/docs", b"/healthz", b"/readyz"})
-# Of the rows that a push rejects, as many are named in its answer; all are counted, and all are dead letters.
-_ERRORS_NAMED = 100
-_MOST_ERRORS_NAMED = 10_000
 _SMALL_BODY = 1 << 20
 _MOST_LISTED = 1_000
 _PREVIEW = 1_000
@@ -59,6 +55,9 @@ def router(service: Service) -> Router:
     """The routes of `service`; an address that there is none for is raised as a 404."""
     routes: list[tuple[str, str, Handler]] = [
         ("POST", "/v1/streams/{stream}", _push),
+        ("PUT", "/v1/tables/{table}", library_routes.put_rows),
+        ("DELETE", "/v1/tables/{table}", library_routes.delete_rows),
+        ("POST", "/v1/collections/{name}/search", library_routes.search),
         ("GET", "/v1/tools", _tools),
         ("POST", "/v1/tools/{name}", _call),
         ("GET", "/v1/status", _status),
@@ -95,26 +94,7 @@ def reply(value: Any, status_code: int = 200) -> Response:
 
 async def _push(service: Service, request: Request) -> Response:
     stream = service.live.app.stream_of(request.path_params["stream"])
-    query = from_query(request.scope["query_string"], ("format", "errors"))
-    named = whole_number("errors", query.get("errors"), _ERRORS_NAMED, 0, _MOST_ERRORS_NAMED)
-    headers = request.scope["headers"]
-
-    async with service.bodies.read(headers, request.receive) as body:
-
-        def push() -> Token:
-            data = unpacked(body, header(headers, b"content-encoding"), service.bodies.limit)
-            format_ = format_of(header(headers, b"content-type"), data, query.get("format", ""))
-            return service.live.push(stream, bytes(data), format=format_)
-
-        token = await service.pushes.run(push)
-    return reply(
-        {
-            "accepted": token.accepted,
-            "rejected": len(token.rejected),
-            "errors": [{"row": reject.row, "reason": reject.reason} for reject in token.rejected[:named]],
-            "token": str(token),
-        }
-    )
+    return reply(await library_routes.push(service, request, stream))
 
 
 async def _tools(service: Service, _: Request) -> Response:
@@ -128,6 +108,8 @@ async def _call(service: Service, request: Request) -> Response:
         arguments = _arguments(body)
     if service.live.remote:
         return reply(await service.remote.run(service.live.call, name, arguments))
+    if name in service.live.app.collections:
+        return reply(await service.searches.run(service.live.call, name, arguments))
     return reply(service.live.call(name, arguments))
 
 
@@ -149,7 +131,7 @@ async def _dead_letters(service: Service, request: Request) -> Response:
     after = whole_number("after", query.get("after"), 0, 0, _LARGEST_ID)
     stream = query.get("stream")
     if stream is not None:
-        stream = service.live.app.stream_of(stream).name
+        stream = stream if stream in service.live.app.tables else service.live.app.stream_of(stream).name
     letters = service.live.dead_letters
 
     def listed() -> dict[str, Any]:

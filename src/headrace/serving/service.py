@@ -87,6 +87,7 @@ class Service:
         self.waits = Pool(32)
         self.others = Pool(4)
         self.remote = Pool(16)
+        self.searches = Pool(8)
         self.encode = msgspec.json.Encoder().encode
 
     def check_access(self, headers: Iterable[tuple[bytes, bytes]]) -> None:

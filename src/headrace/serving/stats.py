@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from headrace.runners.base import Figures, Runner, StreamFigures, ViewFigures
+from headrace.runners.library.figures import CollectionFigures, LibraryFigures, TableFigures
 
 if TYPE_CHECKING:
     from headrace.serving.live import Live
@@ -31,11 +32,13 @@ class Stats(Figures):
     lagging: bool = False
     streams: Mapping[str, StreamStats] = field(default_factory=dict)
     views: Mapping[str, ViewFigures] = field(default_factory=dict)
+    tables: Mapping[str, TableFigures] = field(default_factory=dict)
+    collections: Mapping[str, CollectionFigures] = field(default_factory=dict)
     dead_letters: dict[str, int] = field(default_factory=dict)
     dead_letters_dropped: int = 0
 
 
-def measure(live: Live, runner: Runner) -> Stats:
+def measure(live: Live, runner: Runner, library: LibraryFigures) -> Stats:
     """Reads the counters; none of it stops the engine."""
     figures = runner.figures()
     ready, problem = live.ready()
@@ -47,6 +50,8 @@ def measure(live: Live, runner: Runner) -> Stats:
         ready=ready,
         problem=None if ready else problem,
         lagging=live.lagging(),
+        tables=library.tables,
+        collections=library.collections,
         dead_letters=runner.dead_letters.count(),
         dead_letters_dropped=runner.dead_letters.dropped,
     )

@@ -11,6 +11,7 @@ from headrace.units import format_duration, from_micros
 
 if TYPE_CHECKING:
     from headrace.app import App
+    from headrace.declarations import Collection, Table
     from headrace.features.view import View
     from headrace.serving.live import Live
 
@@ -39,6 +40,27 @@ def declared(app: App) -> dict[str, Any]:
             for name, stream in app.streams.items()
         },
         "views": {name: _view(view) for name, view in app.views.items()},
+        "tables": {name: _table(table) for name, table in app.tables.items()},
+        "collections": {name: _collection(one) for name, one in app.collections.items()},
+    }
+
+
+def _table(table: Table) -> dict[str, Any]:
+    return {
+        "source": None if table.url is None else shown_url(table.url),
+        "key": list(table.schema.key),
+        "types": list(table.schema.models),
+        "history": format_duration(table.history),
+    }
+
+
+def _collection(collection: Collection) -> dict[str, Any]:
+    return {
+        "about": collection.about,
+        "table": collection.table.name,
+        "index": shown_url(collection.index),
+        "embed": {kind: collection.handlers.shown(kind) for kind in collection.table.schema.models},
+        "filters": {name: column.type for name, column in collection.columns.items()},
     }
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from headrace.errors import ConfigError, InputError, UnknownNameError, nearest
+from headrace.serving import search_tool
 from headrace.units import from_micros
 
 if TYPE_CHECKING:
@@ -43,7 +44,10 @@ def tools(app: App) -> list[dict[str, Any]]:
     Raises:
         ConfigError: A view has a name that cannot be a tool's.
     """
-    return [definition(view) for view in app.views.values()]
+    return [
+        *(definition(view) for view in app.views.values()),
+        *(search_tool.definition(collection) for collection in app.collections.values()),
+    ]
 
 
 def definition(view: View) -> dict[str, Any]:
@@ -98,52 +102,66 @@ def describe(view: View) -> str:
         values.pop()
 
 
-def check_arguments(view: View, arguments: Mapping[str, Any] | str | None) -> dict[str, Any]:
-    """The arguments of a call, in the order of the view's keys.
+def check_arguments(
+    label: str, schemas: Mapping[str, Mapping[str, Any]], arguments: Mapping[str, Any] | str | None
+) -> dict[str, Any]:
+    """The arguments of a call, in the order of the schemas.
 
     Args:
-        view: The view whose tool was called.
+        label: The tool's name.
+        schemas: Each argument's JSON Schema; one that allows null may be left out.
         arguments: An object, or the JSON text of one, as models send it.
 
     Raises:
         InputError: An argument is missing, unknown or of the wrong type; the message is written for the model.
     """
-    given = _as_object(view, arguments)
-    schemas = view.key_schema()
+    given = _as_object(label, schemas, arguments)
     for name in given:
         if name not in schemas:
             raise InputError(
-                f"{view.name}: expected only the arguments {_names(schemas)}, found {name!r}; "
+                f"{label}: expected only the arguments {_names(schemas)}, found {name!r}; "
                 f"{nearest(str(name), schemas)}. Call it again without {name!r}"
             )
+    checked = {}
     for name, schema in schemas.items():
-        if name not in given:
+        if name not in given and not _is_optional(schema):
             raise InputError(
-                f"{view.name}: expected the argument {name!r} ({_expected(schema)}), found "
+                f"{label}: expected the argument {name!r} ({_expected(schema)}), found "
                 f"{'only ' + _names(given) if given else 'no arguments'}. Call it again with {name!r}"
             )
-        if not _fits(schema, given[name]):
+        value = given.get(name)
+        if not _fits(schema, value):
             raise InputError(
-                f"{view.name}: expected {name!r} to be {_expected(schema)}, found {_found(given[name])}. "
+                f"{label}: expected {name!r} to be {_expected(schema)}, found {_found(value)}. "
                 f"Call it again with another value of {name!r}"
             )
-    return {name: _plain(schema, given[name]) for name, schema in schemas.items()}
+        checked[name] = _plain(schema, value)
+    return checked
+
+
+def _is_optional(schema: Mapping[str, Any]) -> bool:
+    return "null" in schema.get("type", ())
 
 
 def call(live: Live, name: str, arguments: Mapping[str, Any] | str | None) -> dict[str, Any]:
-    """Run a tool: read the view's row of the key in `arguments`.
+    """Run a tool: read the view's row of the key in `arguments`, or search the collection.
 
     Returns:
-        Plain JSON values: the key, each feature, `as_of` and `now` as ISO 8601 and `age` in seconds.
+        Plain JSON values. Of a view: the key, each feature, `as_of` and `now` as ISO 8601 and `age` in seconds. Of a
+        collection: the hits.
 
     Raises:
         UnknownNameError: No tool has that name.
         InputError: The arguments do not fit; the message is written for the model.
     """
+    if name in live.app.collections:
+        given = check_arguments(name, search_tool.ARGUMENTS, arguments)
+        return search_tool.call(live, live.app.collections[name], given)
     view = live.app.views.get(name)
     if view is None:
-        raise UnknownNameError(f"expected the name of a tool, found {name!r}; {nearest(name, live.app.views)}")
-    key = check_arguments(view, arguments)
+        known = [*live.app.views, *live.app.collections]
+        raise UnknownNameError(f"expected the name of a tool, found {name!r}; {nearest(name, known)}")
+    key = check_arguments(view.name, view.key_schema(), arguments)
     row = live.read(view, key)
     values = row.to_dict()
     values.pop("token", None)
@@ -154,7 +172,7 @@ def call(live: Live, name: str, arguments: Mapping[str, Any] | str | None) -> di
     return plain
 
 
-def _as_object(view: View, arguments: Mapping[str, Any] | str | None) -> Mapping[str, Any]:
+def _as_object(label: str, schemas: Mapping[str, Any], arguments: Mapping[str, Any] | str | None) -> Mapping[str, Any]:
     if arguments is None or arguments == "":
         return {}
     if isinstance(arguments, str):
@@ -162,12 +180,11 @@ def _as_object(view: View, arguments: Mapping[str, Any] | str | None) -> Mapping
             arguments = msgspec.json.decode(arguments)
         except (msgspec.DecodeError, UnicodeEncodeError) as error:
             raise InputError(
-                f"{view.name}: expected the arguments as a JSON object, found text that is not JSON ({error})"
+                f"{label}: expected the arguments as a JSON object, found text that is not JSON ({error})"
             ) from error
     if not isinstance(arguments, Mapping):
         raise InputError(
-            f"{view.name}: expected the arguments as a JSON object with {_names(view.key_schema())}, "
-            f"found {_found(arguments)}"
+            f"{label}: expected the arguments as a JSON object with {_names(schemas)}, found {_found(arguments)}"
         )
     return arguments
 

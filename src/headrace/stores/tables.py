@@ -264,7 +264,7 @@ class _Batch:
         old = self._run.execute(
             "SELECT digest, version, feed, scan, body IS NULL FROM rows WHERE key = ?", (row.key,)
         ).fetchone()
-        if old is not None and row.version is not None and old[1] is not None and row.version < old[1]:
+        if old is not None and _older(row, old[1], bool(old[4])):
             self.older += 1
             return
         if (old is None or old[4]) if row.body is None else (old is not None and old[0] == digest):
@@ -281,11 +281,15 @@ class _Batch:
         self._remember(row.key, row.kind, row.body, row.at, row.source, row.trusted)
 
     def _put(self, row: Write, digest: bytes | None) -> None:
+        """Writes a row under the next number; a deletion without a version keeps the one that the row had."""
         self.seq += 1
         self.changed += 1
         mark = (self._feed.name, self.scan)
         self._run.execute(
-            "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET "
+            "seq = excluded.seq, kind = excluded.kind, body = excluded.body, digest = excluded.digest, "
+            "at = excluded.at, version = coalesce(excluded.version, version), source = excluded.source, "
+            "trusted = excluded.trusted, feed = excluded.feed, scan = excluded.scan",
             (*(row.key, self.seq, row.kind, row.body, digest, row.at, row.version, row.source, row.trusted), *mark),
         )
 
@@ -307,6 +311,14 @@ class _Batch:
         position = msgspec.json.encode(self._feed.position).decode()
         self._run.execute("INSERT OR REPLACE INTO feeds VALUES (?, ?, ?)", (self._feed.name, position, self.scan))
         self._run.execute("UPDATE last SET seq = ?", (self.seq,))
+
+
+def _older(row: Write, version: int | None, deleted: bool) -> bool:
+    """Whether a change is one that came before what is there, and is told again."""
+    if row.version is None or version is None:
+        return False
+    # What was deleted had this version already: the same one again is an old message, and not a new row.
+    return row.version < version or (deleted and row.body is not None and row.version == version)
 
 
 def _revision(row: tuple[Any, ...]) -> Revision:

@@ -1,0 +1,1 @@
+"""Tables and collections of an app while it runs, in threads of their own: features never wait for them."""

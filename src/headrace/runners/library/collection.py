@@ -1,0 +1,355 @@
+"""One collection while it runs: it follows its table, and keeps index and records in step with it.
+
+A batch is made in this order, so that a reader never sees half a revision and a crash loses nothing:
+
+    clean, chunk ─► embed what is new ─► note what will be written ─► write it to the index ─► flip the records
+                                                                       (nobody sees it yet)      (all see it)
+    ... and once no search is left that began before the flip: drop the old points from the index.
+
+The position in the table moves with the flip. What must wait (an embedder or an index that is out of reach) waits here,
+in this collection's own thread: features and other collections go on.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from headrace.documents.states import Chunk
+from headrace.documents.terms import terms
+from headrace.errors import ClosedError, InputError, StorageError
+from headrace.runners.library.figures import CollectionFigures
+from headrace.runners.library.prepare import Prepared, Preparer
+from headrace.runners.library.readers import Readers
+from headrace.runners.library.spaces import LiveSpace, Spaces
+from headrace.runners.library.table import LiveTable
+from headrace.runners.setaside import SetAside
+from headrace.sources.base import Letter, Trace
+from headrace.stores.records import ChunkRecord, Flip, Records
+from headrace.stores.tables import Revision
+from headrace.stores.vectors.base import Point, Terms
+
+if TYPE_CHECKING:
+    from headrace.declarations import Collection
+
+logger = logging.getLogger("headrace")
+# A batch: small enough that an edit does not wait long behind it, large enough to embed by length.
+_MOST_DOCUMENTS = 64
+_MOST_BYTES = 4 << 20
+_POLL = 0.2
+_FIRST_BACKOFF = 0.1
+_LONGEST_BACKOFF = 10.0
+
+
+class LiveCollection:
+    """A collection that is kept in step.
+
+    Args:
+        collection: What was declared.
+        table: The table that it follows.
+        records: Its records.
+        spaces: Its indexes.
+        setaside: Where goes what cannot be used.
+    """
+
+    def __init__(
+        self, collection: Collection, table: LiveTable, records: Records, spaces: Spaces, setaside: SetAside
+    ) -> None:
+        self.collection = collection
+        self.records = records
+        self.spaces = spaces
+        self.readers = Readers()
+        self.changed = threading.Condition()
+        self.failure: str | None = None
+        self.problem: str | None = None
+        self.ready = False
+        self._table = table
+        self._setaside = setaside
+        self._preparer = Preparer(collection.name, table.schema, collection.handlers, collection.columns)
+        self._pipelines = {kind: collection.handlers.fingerprint(kind) for kind in table.schema.models}
+        self._counts: Counter[str] = Counter()
+        self._garbage: list[tuple[int, list[tuple[str, int]]]] = []
+        self._cursor: dict[tuple[str, int], str] = {}
+        self._idle_since: float | None = None
+        self.settled = False  # whether all documents are made as they should be now
+        self._closing = threading.Event()
+        with records.moment() as moment:
+            self.position = moment.position
+        self._thread = threading.Thread(target=self._run, name=f"headrace-collection-{collection.name}", daemon=True)
+
+    def start(self) -> None:
+        """Begins to follow the table."""
+        self._thread.start()
+
+    # -- following -------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        backoff = _FIRST_BACKOFF
+        while not self._closing.is_set():
+            try:
+                if not self.ready:
+                    self._open()
+                self._step()
+                self.problem = None
+                backoff = _FIRST_BACKOFF
+            except ClosedError:
+                return
+            except StorageError as error:
+                if self._closing.is_set():
+                    return
+                self.problem = str(error)
+                logger.warning("the collection %s: %s; trying again in %.1f s", self.collection.name, error, backoff)
+                self._closing.wait(backoff)
+                backoff = min(backoff * 2, _LONGEST_BACKOFF)
+            except Exception as error:
+                logger.exception("the collection %s has stopped", self.collection.name)
+                self._fail(f"{type(error).__name__}: {error}")
+                return
+
+    def _open(self) -> None:
+        self.spaces.start()
+        self.records.recover()
+        self._garbage = [(self.readers.epoch, self.records.garbage())]
+        self._sweep()
+        with self.changed:
+            self.ready = True
+            self.changed.notify_all()
+
+    def _step(self) -> None:
+        revisions = self._table.store.since(self.position, _MOST_DOCUMENTS, _MOST_BYTES)
+        if revisions:
+            self._process(revisions, revisions[-1].seq)
+        elif not self._catch_up():
+            self._wait_for_table()
+        self._sweep()
+
+    def _wait_for_table(self) -> None:
+        with self._table.changed:
+            self._table.changed.wait_for(lambda: self._table.store.seq > self.position or self._closing.is_set(), _POLL)
+
+    def _catch_up(self) -> bool:
+        """One batch of what a changed pipeline asks for, when there is nothing newer; False if there is nothing."""
+        if self.settled:
+            return False
+        with self.records.moment() as moment:
+            keys = moment.outdated(self._pipelines, _MOST_DOCUMENTS)
+        if keys:
+            # A row that has gone meanwhile is taken away when its deletion is followed.
+            self._process(list(self._table.store.get(keys).values()), None)
+            return True
+        filling = self.spaces.filling()
+        if not filling:
+            with self.changed:
+                self.settled = True
+                self.changed.notify_all()
+        return any(self._fill(kind, number) for kind, number in filling)
+
+    def _fill(self, kind: str, number: int) -> bool:
+        """One batch into a space that is not searched yet; when it is full, searches switch to it."""
+        after = self._cursor.get((kind, number), "")
+        with self.records.moment() as moment:
+            keys = moment.missing(number, kind, after, _MOST_DOCUMENTS)
+            old = next((one.number for one in moment.spaces() if one.uses.get(kind)), None)
+        if keys:
+            self._process(list(self._table.store.get(keys).values()), None)
+            self._cursor[kind, number] = keys[-1]
+            return True
+        self.records.use(kind, number, live=True)
+        logger.info("the collection %s: %s documents are searched in their new index", self.collection.name, kind)
+        epoch = self.readers.flipped()
+        while not self.readers.gone_before(epoch) and not self._closing.is_set():
+            self._closing.wait(0.001)
+        while old is not None and self.records.remove_of_kind(old, kind, 1000):
+            pass
+        self._garbage.append((self.readers.flipped(), self.records.garbage()))
+        self.spaces.refresh()
+        return True
+
+    def _process(self, revisions: Sequence[Revision], position: int | None) -> None:
+        spaces = {kind: self.spaces.of_kind(kind) for kind in self._table.schema.models}
+        embedders = {kind: {n: one.embedder for n, one in found.items()} for kind, found in spaces.items()}
+        with self.records.moment() as moment:
+            made = self._preparer.prepare(revisions, embedders, moment)
+        vectors = self._embed(made, {one.key: one for one in revisions})
+        points = self._points(made, vectors)
+        self.records.intend((point.id, number) for number, found in points.items() for point in found)
+        if made.rewritten:
+            with self.readers.changing():
+                self._publish(made, points, position)
+        else:
+            self._publish(made, points, position)
+
+    def _embed(self, made: Prepared, revisions: dict[str, Revision]) -> dict[str, np.ndarray]:
+        """The vectors of what is new; a document of which a chunk cannot be embedded becomes a problem."""
+        vectors: dict[str, np.ndarray] = {}
+        for number in list(made.fresh):
+            again = [chunk for key in made.rewritten for chunk in made.chunks.get((key, number), ())]
+            chunks = list({chunk.id: chunk for chunk in (*made.fresh[number], *again)}.values())
+            found = self.spaces.open[number].queue.embed([(bytes.fromhex(one.hash), one.embedded) for one in chunks])
+            for chunk, vector in zip(chunks, found, strict=True):
+                if isinstance(vector, InputError):
+                    if chunk.document not in made.problems:
+                        self._preparer.fail(made, revisions[chunk.document], str(vector))
+                else:
+                    vectors[chunk.id] = vector
+            self._counts["embedded"] += len(made.fresh[number])
+        return vectors
+
+    def _points(self, made: Prepared, vectors: dict[str, np.ndarray]) -> dict[int, list[Point]]:
+        points: dict[int, list[Point]] = {}
+        for (key, number), chunks in made.chunks.items():
+            wanted = chunks if key in made.rewritten else self._fresh(made, number, key)
+            words = terms([chunk.embedded for chunk in wanted])
+            columns = made.documents[key].columns
+            points.setdefault(number, []).extend(
+                Point(chunk.id, vectors[chunk.id], Terms(*of), {**columns, "document": key, "text": chunk.text})
+                for chunk, of in zip(wanted, words, strict=True)
+            )
+        return points
+
+    @staticmethod
+    def _fresh(made: Prepared, number: int, key: str) -> list[Chunk]:
+        return [chunk for chunk in made.fresh.get(number, ()) if chunk.document == key]
+
+    def _publish(self, made: Prepared, points: dict[int, list[Point]], position: int | None) -> None:
+        for number, found in points.items():
+            if found:
+                self.spaces.open[number].index.write(found, [])
+                self._counts["written"] += len(found)
+        written, removed, kept = _difference(made)
+        self._counts["kept"] += kept
+        self.records.flip(Flip(list(made.documents.values()), made.gone, written, removed, position))
+        if made.problems:
+            self._set_aside(made)
+        with self.changed:
+            if position is not None:
+                self.position = position
+            self._garbage.append((self.readers.flipped(), removed))
+            self.changed.notify_all()
+
+    def _set_aside(self, made: Prepared) -> None:
+        letters = [
+            Letter(reason, Trace(f"{self.collection.name}/{key}@{revision.seq}", revision.body or b""))
+            for key, (reason, revision) in made.problems.items()
+        ]
+        self._setaside.traced(self._table.table.name, letters, "rejected")
+
+    def _sweep(self) -> None:
+        """Drops points that nobody can be given any more."""
+        while self._garbage and self.readers.gone_before(self._garbage[0][0]):
+            _, points = self._garbage[0]
+            for number, space in self.spaces.open.items():
+                ids = [one for one, of in points if of == number]
+                if ids:
+                    self._forget(space, ids)
+            self._garbage.pop(0)
+
+    def _forget(self, space: LiveSpace, ids: list[str]) -> None:
+        with self.records.moment() as moment:
+            # A chunk may have come back since.
+            alive = moment.chunks(ids)
+        gone = [one for one in ids if one not in alive]
+        space.index.write([], gone)
+        self.records.dropped(ids)
+        self._counts["removed"] += len(gone)
+
+    def _fail(self, reason: str) -> None:
+        with self.changed:
+            self.failure = reason
+            self.changed.notify_all()
+
+    def is_settled(self) -> bool:
+        """Whether every document is made as it should be now, and no index is being filled anew."""
+        return self.settled
+
+    # -- looking after it ------------------------------------------------------------------------------------------
+
+    def wait(self, done: Callable[[], bool], timeout: float | None) -> bool:
+        """Waits until `done`, asked after every flip; False if it did not hold within `timeout` seconds.
+
+        Raises:
+            ClosedError: The collection has stopped.
+        """
+        with self.changed:
+            held = self.changed.wait_for(lambda: done() or self.failure is not None or self._closing.is_set(), timeout)
+            if not done() and self.failure is not None:
+                raise ClosedError(f"the collection {self.collection.name!r} has stopped: {self.failure}")
+            if not done() and self._closing.is_set():
+                raise ClosedError(f"the collection {self.collection.name!r} is closed; open the app again")
+        return held
+
+    def figures(self) -> CollectionFigures:
+        """The counters."""
+        with self.records.moment() as moment:
+            documents, chunks, failed = moment.counts()
+        waiting = self._table.store.waiting(self.position)
+        if not waiting:
+            self._idle_since = time.monotonic()
+        return CollectionFigures(
+            self.position,
+            documents,
+            chunks,
+            failed,
+            waiting,
+            0.0 if not waiting or self._idle_since is None else time.monotonic() - self._idle_since,
+            self._counts["embedded"],
+            self._counts["kept"],
+            self._counts["written"],
+            self._counts["removed"],
+            len(self.spaces.filling()),
+            self.failure or self.problem,
+        )
+
+    def stop(self) -> None:
+        """Stops following; a batch that is not flipped is made again at the next start."""
+        self._closing.set()
+        for condition in (self._table.changed, self.changed):
+            with condition:
+                condition.notify_all()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def close(self) -> None:
+        """Lets go of indexes and records, once it is stopped."""
+        self.spaces.close()
+        self.records.close()
+
+
+def _difference(made: Prepared) -> tuple[list[ChunkRecord], list[tuple[str, int]], int]:
+    """What a batch writes to the records and takes from them, and how many chunks stayed."""
+    written: list[ChunkRecord] = []
+    removed: list[tuple[str, int]] = []
+    kept = 0
+    for key, old in made.old.items():
+        before = {chunk.id: chunk for chunk in old}
+        after = {
+            chunk.id: _record(chunk, number)
+            for (document, number), chunks in made.chunks.items()
+            if document == key
+            for chunk in chunks
+        }
+        written += [record for one, record in after.items() if before.get(one) != record]
+        removed += [(one, chunk.space) for one, chunk in before.items() if one not in after]
+        kept += len(before.keys() & after.keys())
+    return written, removed, kept
+
+
+def _record(chunk: Chunk, space: int) -> ChunkRecord:
+    return ChunkRecord(
+        chunk.id,
+        space,
+        chunk.document,
+        bytes.fromhex(chunk.hash),
+        chunk.number,
+        chunk.text,
+        None if chunk.embedded == chunk.text else chunk.embedded,
+        chunk.headings,
+        chunk.start,
+        chunk.end,
+    )

@@ -1,0 +1,217 @@
+"""All tables and collections of an app while it runs.
+
+What they share is here: the embedders (a model is loaded once a process), the cache of embeddings, the vector stores,
+and where things are on the disk. Without a data directory they live in a temporary one, which goes when the app is
+closed.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from headrace.documents.embed.base import Embedder
+from headrace.errors import ClosedError, HeadraceError
+from headrace.registry import DEFAULT as CONNECTORS
+from headrace.runners.embedding.load import embedder
+from headrace.runners.embedding.queue import EmbedQueue
+from headrace.runners.library.collection import LiveCollection
+from headrace.runners.library.figures import LibraryFigures
+from headrace.runners.library.spaces import Spaces
+from headrace.runners.library.table import LiveTable
+from headrace.runners.setaside import SetAside
+from headrace.stores.dead_letters import DeadLetters
+from headrace.stores.embeddings import EmbeddingCache
+from headrace.stores.records import Records
+from headrace.stores.tables import TableStore
+from headrace.stores.vectors.base import VectorIndex, VectorStore
+
+if TYPE_CHECKING:
+    from headrace.app import App
+    from headrace.declarations import Collection
+
+_PRUNE = 3600.0
+
+
+class Library:
+    """Runs an app's tables and collections.
+
+    Args:
+        app: What was declared.
+        path: The data directory; None keeps nothing once it is closed.
+        letters: Where goes what cannot be used.
+
+    Raises:
+        ConfigError: A source, a store or an embedder cannot be had as it was asked for.
+        StorageError: What is on the disk cannot be read.
+    """
+
+    def __init__(self, app: App, path: Path | None, letters: DeadLetters) -> None:
+        self._app = app
+        self._temporary = None if path is not None else tempfile.mkdtemp(prefix="headrace-")
+        self._path = Path(self._temporary) if path is None and self._temporary else Path(str(path))
+        self._setaside = SetAside(letters, app.clock.now)
+        self._queues: dict[Any, EmbedQueue] = {}
+        self._stores: dict[str, VectorStore] = {}
+        self._cache: EmbeddingCache | None = None
+        self._lock = threading.Lock()
+        self._closed = False
+        self._pruner = threading.Event()
+        self.tables: dict[str, LiveTable] = {}
+        self.collections: dict[str, LiveCollection] = {}
+        try:
+            self._open()
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self) -> None:
+        durable = self._temporary is None
+        for name, table in self._app.tables.items():
+            folder = self._path / "tables"
+            folder.mkdir(parents=True, exist_ok=True)
+            store = TableStore(folder / f"{name}.db", durable=durable)
+            self.tables[name] = LiveTable(table, store, self._setaside, self._app.clock.now)
+        for name, collection in self._app.collections.items():
+            self._check(collection)
+            folder = self._path / "collections"
+            folder.mkdir(parents=True, exist_ok=True)
+            records = Records(folder / f"{name}.db", durable=durable)
+            specs = {kind: collection.handlers.embedder(kind) for kind in collection.table.schema.models}
+            spaces = Spaces(records, specs, self._queue, self._indexer(collection))
+            followed = self.tables[collection.table.name]
+            self.collections[name] = LiveCollection(collection, followed, records, spaces, self._setaside)
+
+    def _check(self, collection: Collection) -> None:
+        """Finds what is not installed before anything starts."""
+        CONNECTORS.find("vectors", collection.index).load()
+        for kind in collection.table.schema.models:
+            spec = collection.handlers.embedder(kind)
+            if isinstance(spec, str):
+                CONNECTORS.find("embed", spec).load()
+
+    def start(self) -> None:
+        """Begins to take input and to follow it."""
+        for collection in self.collections.values():
+            collection.start()
+        for table in self.tables.values():
+            table.start()
+        if self.tables:
+            threading.Thread(target=self._prune, name="headrace-prune", daemon=True).start()
+
+    def _queue(self, spec: str | Embedder) -> EmbedQueue:
+        """The queue in front of an embedder: one for each, shared by all collections."""
+        with self._lock:
+            if self._closed:
+                raise ClosedError(f"the app {self._app.name!r} is closed; open it again")
+            if self._cache is None:
+                self._cache = EmbeddingCache(self._path / "embeddings.db")
+            key = spec if isinstance(spec, str) else id(spec)
+            if key not in self._queues:
+                self._queues[key] = EmbedQueue(embedder(spec), self._cache)
+            return self._queues[key]
+
+    def _indexer(self, collection: Collection) -> Callable[[int, int], VectorIndex]:
+        def open_index(number: int, dimension: int) -> VectorIndex:
+            with self._lock:
+                if collection.index not in self._stores:
+                    options = {"path": self._path / "indexes"} if collection.index == "edge:" else {}
+                    self._stores[collection.index] = CONNECTORS.create("vectors", collection.index, **options)
+                store = self._stores[collection.index]
+            name = re.sub(r"[^A-Za-z0-9_-]", "_", f"{self._app.name}-{collection.name}-{number}")
+            return store.open(name, dimension, collection.columns)
+
+        return open_index
+
+    def _prune(self) -> None:
+        """Forgets old revisions, once an hour."""
+        while not self._pruner.wait(_PRUNE):
+            for name, table in self.tables.items():
+                passed = [one.position for one in self.collections.values() if one.collection.table.name == name]
+                before = self._app.clock.now() - table.table.history
+                try:
+                    table.store.prune(before, min(passed, default=table.store.seq))
+                except HeadraceError:
+                    if self._closed:
+                        return
+                    table.problem = "old revisions could not be forgotten; see the log"
+
+    def now(self) -> int:
+        """What ages are counted from, in microseconds since the Unix epoch."""
+        return self._app.clock.now()
+
+    # -- waiting ---------------------------------------------------------------------------------------------------
+
+    def followed(self, name: str, seq: int, timeout: float | None) -> bool:
+        """Waits until a collection has followed its table up to a change; False if it had not in time."""
+        live = self.collections[name]
+        return live.wait(lambda: live.position >= seq, timeout)
+
+    def drain(self, timeout: float | None) -> bool:
+        """Waits until all input that is there now can be searched; False if it could not in time."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+
+        def left() -> float | None:
+            return None if deadline is None else max(0.0, deadline - time.monotonic())
+
+        for table in self.tables.values():
+            if not table.caught_up(left()):
+                return False
+        return all(
+            self.followed(name, self.tables[one.collection.table.name].store.seq, left())
+            for name, one in self.collections.items()
+        )
+
+    def settled(self, timeout: float | None) -> bool:
+        """Waits until no index is being filled anew and every document is made as its pipeline now says."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        for one in self.collections.values():
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            if not one.wait(one.is_settled, left):
+                return False
+        return True
+
+    # -- looking after it ------------------------------------------------------------------------------------------
+
+    def figures(self) -> LibraryFigures:
+        """The counters."""
+        return LibraryFigures(
+            {name: one.figures() for name, one in self.tables.items()},
+            {name: one.figures() for name, one in self.collections.items()},
+        )
+
+    def problem(self) -> str | None:
+        """What has stopped for good, or None; what is tried again does not count."""
+        failures: Iterable[tuple[str, str | None]] = (
+            *((f"the table {name}", one.failure) for name, one in self.tables.items()),
+            *((f"the collection {name}", one.failure) for name, one in self.collections.items()),
+        )
+        return next((f"{what} has stopped: {why}" for what, why in failures if why is not None), None)
+
+    def close(self) -> None:
+        """Stops everything and lets go of it; again does nothing."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        self._pruner.set()
+        for table in self.tables.values():
+            table.stop()
+        for queue in self._queues.values():
+            queue.close()
+        for collection in self.collections.values():
+            collection.stop()
+        for collection in self.collections.values():
+            collection.close()
+        for table in self.tables.values():
+            table.store.close()
+        if self._cache is not None:
+            self._cache.close()
+        if self._temporary is not None:
+            shutil.rmtree(self._temporary, ignore_errors=True)

@@ -1,0 +1,231 @@
+"""Searching a collection: by meaning and by words, at one moment, and only among what is alive then.
+
+An index answers with ids, from a state that may be a little ahead or behind; the records say which of them are alive at
+the moment that the search began, and what they say. What comes from several indexes, by meaning and by words, is fused
+by rank. If too few are alive, more are asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+import polars as pl
+
+from headrace.documents.rank import fuse, mmr
+from headrace.documents.terms import query_terms
+from headrace.errors import InputError, StaleError
+from headrace.filters import Filter, parse, passes
+from headrace.runners.library.collection import LiveCollection
+from headrace.runners.library.hits import Hit
+from headrace.runners.library.spaces import LiveSpace
+from headrace.stores.records import ChunkRecord, DocumentRecord, Moment
+from headrace.stores.vectors.base import Query, Terms, Vector
+from headrace.units import from_micros
+
+Mode = Literal["hybrid", "meaning", "words"]
+# The most hits that one search gives, and the longest question that is read.
+MOST_HITS = 1_000
+MOST_QUESTION = 32_768
+# For k hits, as many are asked of each list: some may be dead, and fusion needs more than it gives.
+_FACTOR = 3
+_LEAST = 20
+_TRIES = 4
+
+
+@dataclass(frozen=True)
+class Found:
+    """Hits, and the number of the table's change that they are true to."""
+
+    hits: list[Hit]
+    position: int
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A search's arguments, checked.
+
+    Attributes:
+        mode: By meaning, by words, or both.
+        diversity: From 0 (the best, however alike) to 1 (as different as can be).
+    """
+
+    question: str
+    k: int
+    mode: Mode
+    where: Filter | None
+    diversity: float
+
+    @classmethod
+    def of(
+        cls,
+        live: LiveCollection,
+        question: str,
+        k: int,
+        where: pl.Expr | Mapping[str, Any] | Filter | None,
+        mode: str,
+        diversity: float,
+    ) -> Asked:
+        """Checks a search's arguments.
+
+        Raises:
+            InputError: One is none.
+        """
+        name = live.collection.name
+        if not isinstance(question, str):
+            raise InputError(f"{name}: expected the query as text, found {type(question).__name__}")
+        if len(question) > MOST_QUESTION:
+            raise InputError(f"{name}: expected a query of at most {MOST_QUESTION} characters, found {len(question)}")
+        if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= MOST_HITS:
+            raise InputError(f"{name}: expected k from 1 to {MOST_HITS}, found {k!r}")
+        if mode not in get_args(Mode):
+            raise InputError(f"{name}: expected mode to be one of {', '.join(get_args(Mode))}, found {mode!r}")
+        if not 0 <= diversity <= 1:
+            raise InputError(f"{name}: expected diversity from 0 to 1, found {diversity!r}")
+        condition = None if where is None else parse(where, live.collection.columns)
+        return cls(question, k, mode, condition, diversity)  # type: ignore[arg-type]  # checked above
+
+
+def search(live: LiveCollection, asked: Asked, now: int, timeout: float) -> Found:
+    """The best chunks.
+
+    Args:
+        now: What ages are counted from, in microseconds since the Unix epoch.
+        timeout: Seconds to wait for a collection that is being opened.
+
+    Raises:
+        StaleError: The collection was not opened in time.
+        StorageError: An embedder or an index is out of reach.
+    """
+    if not live.wait(lambda: live.ready, timeout):
+        raise StaleError(
+            f"{live.collection.name}: expected the collection to be open within {timeout} s; it is not: "
+            f"{live.problem or 'its embedder is being loaded'}"
+        )
+    for _ in range(_TRIES):
+        changes = live.readers.steady(timeout) if asked.where is not None else 0
+        found = _once(live, asked, now)
+        if asked.where is None or live.readers.unchanged(changes):
+            return found
+    return found
+
+
+def _once(live: LiveCollection, asked: Asked, now: int) -> Found:
+    spaces = [space for space in list(live.spaces.open.values()) if space.searched]
+    vectors = {} if asked.mode == "words" else {one.number: one.queue.query(asked.question) for one in spaces}
+    words = None if asked.mode == "meaning" else Terms(*query_terms(asked.question))
+    with live.readers.reading(), live.records.moment() as moment:
+        ranked = _Ranking(live, asked, spaces, vectors, words, moment)
+        wanted = max(asked.k * _FACTOR, _LEAST)
+        for _ in range(_TRIES):
+            if ranked.ask(wanted) or wanted >= MOST_HITS * _FACTOR:
+                break
+            wanted *= 4
+        chosen = ranked.chosen()
+        hits = [
+            _hit(ranked.chunks[one], ranked.documents[ranked.chunks[one].document], score, now) for one, score in chosen
+        ]
+        return Found(hits, moment.position)
+
+
+class _Ranking:
+    """One search at one moment."""
+
+    def __init__(
+        self,
+        live: LiveCollection,
+        asked: Asked,
+        spaces: Sequence[LiveSpace],
+        vectors: Mapping[int, Vector],
+        words: Terms | None,
+        moment: Moment,
+    ) -> None:
+        self._live = live
+        self._asked = asked
+        self._spaces = spaces
+        self._vectors = vectors
+        self._words = words
+        self._moment = moment
+        self._searched = {one.number: {kind for kind, on in one.uses.items() if on} for one in moment.spaces()}
+        self._lists: list[list[str]] = []
+        self.chunks: dict[str, ChunkRecord] = {}
+        self.documents: dict[str, DocumentRecord] = {}
+
+    def ask(self, wanted: int) -> bool:
+        """Asks the indexes for that many; False if more should be asked for."""
+        self._lists = []
+        enough = True
+        for space in self._spaces:
+            query = Query(wanted, self._vectors.get(space.number), self._words, self._asked.where)
+            found = space.index.search(query)
+            for scored in (found.dense, found.sparse):
+                if scored:
+                    ids = self._alive([one for one, _ in scored], space.number)
+                    self._lists.append(ids)
+                    enough = enough and (len(ids) >= self._asked.k or len(scored) < wanted)
+        return enough
+
+    def _alive(self, ids: Sequence[str], space: int) -> list[str]:
+        """Those that the moment knows, in a space that it searches, of documents that pass the condition."""
+        self.chunks |= self._moment.chunks(one for one in ids if one not in self.chunks)
+        keys = {self.chunks[one].document for one in ids if one in self.chunks} - self.documents.keys()
+        self.documents |= self._moment.documents(keys)
+        return [one for one in ids if one in self.chunks and self._counts(self.chunks[one], space)]
+
+    def _counts(self, chunk: ChunkRecord, space: int) -> bool:
+        document = self.documents[chunk.document]
+        if chunk.space != space or document.kind not in self._searched.get(space, ()):
+            return False
+        return self._asked.where is None or passes(self._asked.where, document.columns)
+
+    def chosen(self) -> list[tuple[str, float]]:
+        """The best, by rank in all lists, ordered anew where the collection says so."""
+        asked = self._asked
+        pool = asked.k * _FACTOR if asked.diversity or self._live.collection.rerank else asked.k
+        best = fuse(self._lists, pool)
+        if self._live.collection.rerank is not None:
+            best = self._reranked(best)
+        if asked.diversity and len(best) > 1:
+            best = self._diverse(best)
+        return best[: asked.k]
+
+    def _reranked(self, best: list[tuple[str, float]]) -> list[tuple[str, float]]:
+        rerank: Any = self._live.collection.rerank
+        texts = [self.chunks[one].text for one, _ in best]
+        scores = np.asarray(getattr(rerank, "scores", rerank)(self._asked.question, texts), dtype=np.float64)
+        if scores.shape != (len(best),):
+            raise InputError(f"the reranker: expected {len(best)} scores, found an array of shape {scores.shape}")
+        order = np.argsort(-scores, kind="stable")
+        return [(best[place][0], float(scores[place])) for place in order]
+
+    def _diverse(self, best: list[tuple[str, float]]) -> list[tuple[str, float]]:
+        """Chosen one by one, each as good and as unlike those before it as `diversity` says (MMR)."""
+        queue = next(one for one in self._spaces if one.number == self.chunks[best[0][0]].space).queue
+        records = [self.chunks[one] for one, _ in best]
+        found = queue.embed([(one.hash, one.embedded or one.text) for one in records])
+        usable = [place for place, vector in enumerate(found) if not isinstance(vector, InputError)]
+        vectors = np.stack([found[place] for place in usable])
+        scores = np.array([best[place][1] for place in usable])
+        order = mmr(vectors, scores, self._asked.k, 1.0 - self._asked.diversity)
+        return [best[usable[place]] for place in order]
+
+
+def _hit(chunk: ChunkRecord, document: DocumentRecord, score: float, now: int) -> Hit:
+    return Hit(
+        chunk.text,
+        score,
+        chunk.document,
+        chunk.id,
+        from_micros(document.at),
+        max(0.0, (now - document.at) / 1e6),
+        document.source,
+        document.title,
+        chunk.headings,
+        document.kind,
+        document.columns,
+        chunk.start,
+        chunk.end,
+        document.trusted,
+    )
