@@ -2,12 +2,18 @@
 
     import headrace as hr
 
-Declare an app, its streams and its feature views; open it; push events; read features that are right at that moment.
+Declare an app: streams and their feature views, tables and their collections. Open it, push events and documents; read
+features and search documents that are right at that moment.
 """
 
 from headrace.app import App as App
 from headrace.app import Clock as Clock
 from headrace.app import Stream as Stream
+from headrace.declarations import Collection as Collection
+from headrace.declarations import Table as Table
+from headrace.document import Document as Document
+from headrace.documents.chunk import chunk as chunk
+from headrace.documents.clean import clean as clean
 from headrace.errors import ClosedError as ClosedError
 from headrace.errors import ConfigError as ConfigError
 from headrace.errors import DecodeError as DecodeError
@@ -38,6 +44,7 @@ from headrace.features.spec import sum as sum
 from headrace.features.spec import top as top
 from headrace.features.view import View as View
 from headrace.registry import register as register
+from headrace.runners.library.hits import Hit as Hit
 from headrace.schema import Event as Event
 from headrace.schema import Reject as Reject
 from headrace.schema import event_time as event_time

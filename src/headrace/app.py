@@ -246,8 +246,6 @@ class App:
         from headrace.documents.handlers import Handlers
 
         handlers = Handlers.of(source.schema, text=text, clean=clean, chunk=chunk, embed=embed)
-        for spec in {one for one in map(handlers.embedder, source.schema.models) if isinstance(one, str)}:
-            CONNECTORS.find("embed", spec)
         columns = source.schema.columns
         unknown = set(filters or ()) - set(columns)
         if unknown:
@@ -256,6 +254,9 @@ class App:
             )
         kept = columns if filters is None else {one: columns[one] for one in filters}
         made = Collection(label, inspect.cleandoc(about), source, handlers, index, rerank, kept)
+        for spec in made.embedders().values():
+            if isinstance(spec, str):
+                CONNECTORS.find("embed", spec)
         self.collections[label] = made
         return made
 

@@ -108,3 +108,14 @@ class Collection:
     index: str
     rerank: Reranker | Callable[..., Any] | None
     columns: Mapping[str, Column]
+
+    def embedders(self) -> dict[str, Any]:
+        """Of each type, its embedder or the name of it."""
+        return {kind: self.handlers.embedder(kind) for kind in self.table.schema.models}
+
+    def described(self, kind: str) -> str:
+        """What is done with documents of a type, in a line."""
+        handler = self.handlers.handler(kind)
+        text = ", ".join(handler.text) if isinstance(handler.text, tuple) else "a function"
+        embedder = handler.embed if isinstance(handler.embed, str) else handler.embed.name
+        return f"{text} in chunks of at most {handler.chunking.tokens} tokens, embedded by {embedder}"

@@ -84,7 +84,7 @@ def _check_documents(app: App) -> list[str]:
             CONNECTORS.find("table", table.url).load()
     for collection in app.collections.values():
         CONNECTORS.find("vectors", collection.index).load()
-        for spec in collection.handlers.embedders():
+        for spec in collection.embedders().values():
             if isinstance(spec, str):
                 CONNECTORS.find("embed", spec).load()
     followed = {collection.table.name for collection in app.collections.values()}
@@ -108,7 +108,7 @@ def _table(table: Table, collections: list[Collection]) -> list[str]:
     for number, one in enumerate(collections):
         last = number == len(collections) - 1
         lines.append(f"  {'└' if last else '├'}─► {one.name}: clean ─► chunk ─► embed ─► {shown_url(one.index)}")
-        lines += [f"  {' ' if last else '│'}     {kind}: {one.handlers.describe(kind)}" for kind in table.schema.models]
+        lines += [f"  {' ' if last else '│'}     {kind}: {one.described(kind)}" for kind in table.schema.models]
     return [*lines, ""]
 
 

@@ -72,16 +72,20 @@ def router(service: Service) -> Router:
         ("GET", "/docs", _docs),
         ("GET", "/", _page),
     ]
+    by_path: dict[str, dict[str, Handler]] = {}
+    for method, path, handler in routes:
+        by_path.setdefault(path, {})[method] = handler
     return Router(
-        [Route(path, _endpoint(service, path, handler), methods=[method]) for method, path, handler in routes],
+        [Route(path, _endpoint(service, path, found), methods=list(found)) for path, found in by_path.items()],
         redirect_slashes=False,
     )
 
 
-def _endpoint(service: Service, path: str, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
+def _endpoint(service: Service, path: str, handlers: dict[str, Handler]) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(request: Request) -> Response:
         request.scope["headrace.route"] = path
-        return await handler(service, request)
+        method = "GET" if request.method == "HEAD" else request.method
+        return await handlers[method](service, request)
 
     return endpoint
 

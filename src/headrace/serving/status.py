@@ -59,7 +59,7 @@ def _collection(collection: Collection) -> dict[str, Any]:
         "about": collection.about,
         "table": collection.table.name,
         "index": shown_url(collection.index),
-        "embed": {kind: collection.handlers.shown(kind) for kind in collection.table.schema.models},
+        "embed": {kind: collection.described(kind) for kind in collection.table.schema.models},
         "filters": {name: column.type for name, column in collection.columns.items()},
     }
 

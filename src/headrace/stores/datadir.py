@@ -2,7 +2,7 @@
 
 headrace.json   the format's version
 lock            held with flock while a process has the directory open; the kernel lets go when that process dies
-log/  journal/  dead_letters.db
+log/  journal/  dead_letters.db  tables/  collections/  indexes/  embeddings.db
 """
 
 from __future__ import annotations
@@ -32,6 +32,10 @@ class Layout:
         dead_letters: The database of the dead letters; other processes may read it while one has the directory open.
         published: The database of the keys that are published.
         recovery: The folder of the checkpoints of a Bytewax dataflow.
+        tables: The folder of the tables' rows, a database each; other processes may read them.
+        collections: The folder of the collections' records, a database each.
+        indexes: The folder of the indexes that are kept here.
+        embeddings: The database of what was embedded once.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -41,6 +45,10 @@ class Layout:
         self.dead_letters = self.path / "dead_letters.db"
         self.published = self.path / "published.db"
         self.recovery = self.path / "recovery"
+        self.tables = self.path / "tables"
+        self.collections = self.path / "collections"
+        self.indexes = self.path / "indexes"
+        self.embeddings = self.path / "embeddings.db"
 
 
 class DataDir(Layout):

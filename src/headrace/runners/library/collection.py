@@ -27,6 +27,7 @@ from headrace.errors import ClosedError, InputError, StorageError
 from headrace.runners.library.figures import CollectionFigures
 from headrace.runners.library.prepare import Prepared, Preparer
 from headrace.runners.library.readers import Readers
+from headrace.runners.library.repair import repair
 from headrace.runners.library.spaces import LiveSpace, Spaces
 from headrace.runners.library.table import LiveTable
 from headrace.runners.setaside import SetAside
@@ -43,6 +44,7 @@ logger = logging.getLogger("headrace")
 _MOST_DOCUMENTS = 64
 _MOST_BYTES = 4 << 20
 _POLL = 0.2
+_SWEEP = 0.005
 _FIRST_BACKOFF = 0.1
 _LONGEST_BACKOFF = 10.0
 
@@ -117,6 +119,8 @@ class LiveCollection:
         self.records.recover()
         self._garbage = [(self.readers.epoch, self.records.garbage())]
         self._sweep()
+        for space in self.spaces.open.values():
+            repair(space, self.records, self._closing)
         with self.changed:
             self.ready = True
             self.changed.notify_all()
@@ -248,7 +252,9 @@ class LiveCollection:
                 ids = [one for one, of in points if of == number]
                 if ids:
                     self._forget(space, ids)
-            self._garbage.pop(0)
+            with self.changed:
+                self._garbage.pop(0)
+                self.changed.notify_all()
 
     def _forget(self, space: LiveSpace, ids: list[str]) -> None:
         with self.records.moment() as moment:
@@ -267,6 +273,10 @@ class LiveCollection:
     def is_settled(self) -> bool:
         """Whether every document is made as it should be now, and no index is being filled anew."""
         return self.settled
+
+    def sweeping(self) -> bool:
+        """Whether an index still holds points that nobody can find any more."""
+        return bool(self._garbage)
 
     # -- looking after it ------------------------------------------------------------------------------------------
 

@@ -26,6 +26,8 @@ from headrace.runners.library.figures import LibraryFigures
 from headrace.runners.library.spaces import Spaces
 from headrace.runners.library.table import LiveTable
 from headrace.runners.setaside import SetAside
+from headrace.stores import disk
+from headrace.stores.datadir import Layout
 from headrace.stores.dead_letters import DeadLetters
 from headrace.stores.embeddings import EmbeddingCache
 from headrace.stores.records import Records
@@ -54,8 +56,9 @@ class Library:
 
     def __init__(self, app: App, path: Path | None, letters: DeadLetters) -> None:
         self._app = app
-        self._temporary = None if path is not None else tempfile.mkdtemp(prefix="headrace-")
-        self._path = Path(self._temporary) if path is None and self._temporary else Path(str(path))
+        folder = Path(tempfile.mkdtemp(prefix="headrace-")) if path is None else path
+        self._temporary = folder if path is None else None
+        self._layout = Layout(folder)
         self._setaside = SetAside(letters, app.clock.now)
         self._queues: dict[Any, EmbedQueue] = {}
         self._stores: dict[str, VectorStore] = {}
@@ -74,25 +77,21 @@ class Library:
     def _open(self) -> None:
         durable = self._temporary is None
         for name, table in self._app.tables.items():
-            folder = self._path / "tables"
-            folder.mkdir(parents=True, exist_ok=True)
-            store = TableStore(folder / f"{name}.db", durable=durable)
+            disk.make_directory(self._layout.tables)
+            store = TableStore(self._layout.tables / f"{name}.db", durable=durable)
             self.tables[name] = LiveTable(table, store, self._setaside, self._app.clock.now)
         for name, collection in self._app.collections.items():
             self._check(collection)
-            folder = self._path / "collections"
-            folder.mkdir(parents=True, exist_ok=True)
-            records = Records(folder / f"{name}.db", durable=durable)
-            specs = {kind: collection.handlers.embedder(kind) for kind in collection.table.schema.models}
-            spaces = Spaces(records, specs, self._queue, self._indexer(collection))
+            disk.make_directory(self._layout.collections)
+            records = Records(self._layout.collections / f"{name}.db", durable=durable)
+            spaces = Spaces(records, collection.embedders(), self._queue, self._indexer(collection))
             followed = self.tables[collection.table.name]
             self.collections[name] = LiveCollection(collection, followed, records, spaces, self._setaside)
 
     def _check(self, collection: Collection) -> None:
         """Finds what is not installed before anything starts."""
         CONNECTORS.find("vectors", collection.index).load()
-        for kind in collection.table.schema.models:
-            spec = collection.handlers.embedder(kind)
+        for spec in collection.embedders().values():
             if isinstance(spec, str):
                 CONNECTORS.find("embed", spec).load()
 
@@ -111,7 +110,7 @@ class Library:
             if self._closed:
                 raise ClosedError(f"the app {self._app.name!r} is closed; open it again")
             if self._cache is None:
-                self._cache = EmbeddingCache(self._path / "embeddings.db")
+                self._cache = EmbeddingCache(self._layout.embeddings)
             key = spec if isinstance(spec, str) else id(spec)
             if key not in self._queues:
                 self._queues[key] = EmbedQueue(embedder(spec), self._cache)
@@ -121,7 +120,7 @@ class Library:
         def open_index(number: int, dimension: int) -> VectorIndex:
             with self._lock:
                 if collection.index not in self._stores:
-                    options = {"path": self._path / "indexes"} if collection.index == "edge:" else {}
+                    options = {"path": self._layout.indexes} if collection.index == "edge:" else {}
                     self._stores[collection.index] = CONNECTORS.create("vectors", collection.index, **options)
                 store = self._stores[collection.index]
             name = re.sub(r"[^A-Za-z0-9_-]", "_", f"{self._app.name}-{collection.name}-{number}")
@@ -151,7 +150,7 @@ class Library:
     def followed(self, name: str, seq: int, timeout: float | None) -> bool:
         """Waits until a collection has followed its table up to a change; False if it had not in time."""
         live = self.collections[name]
-        return live.wait(lambda: live.position >= seq, timeout)
+        return live.wait(lambda: live.ready and live.position >= seq, timeout)
 
     def drain(self, timeout: float | None) -> bool:
         """Waits until all input that is there now can be searched; False if it could not in time."""
