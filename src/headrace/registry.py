@@ -188,6 +188,48 @@ OURS = (
     Connector("source", "file", "headrace.sources.files:FileSource", note="NDJSON, JSON, CSV and Parquet files"),
     Connector("source", "kafka", "headrace.sources.kafka:KafkaSource", "kafka", note="Kafka, Redpanda and their like"),
     Connector("sink", "kafka", "headrace.sources.kafka_writer:KafkaSink", "kafka", note="a topic, by key"),
+    *(
+        Connector("table", scheme, f"headrace.sources.{target}", extra, note=note)
+        for schemes, target, extra, note in (
+            (("postgres", "postgresql"), "postgres:PostgresSource", "postgres", "Postgres, by logical replication"),
+            (("mongodb", "mongodb+srv"), "mongodb:MongoSource", "mongodb", "MongoDB, by change streams"),
+            (("rabbitmq", "rabbitmqs", "amqp", "amqps"), "rabbitmq:RabbitSource", "rabbitmq", "queues and streams"),
+            (("kafka",), "kafka_table:KafkaTable", "kafka", "a topic of changes: Debezium's, or rows by key"),
+            (("dir",), "directory:DirectorySource", "files", "the files of a directory, watched"),
+            (("https", "http"), "web:WebSource", "web", "pages, feeds and sitemaps, polled"),
+            (("search",), "web_search:SearchSource", "web", "what a web search finds"),
+        )
+        for scheme in schemes
+    ),
+    *(
+        Connector("vectors", scheme, f"headrace.stores.vectors.{target}", extra, note=note)
+        for schemes, target, extra, note in (
+            (("memory",), "memory:MemoryVectors", None, "exact, in this process"),
+            (("local",), "local:LocalVectors", None, "incremental cells, in a process beside this one"),
+            (("edge",), "edge:EdgeVectors", "edge", "Qdrant Edge, in a process beside this one"),
+            (("qdrant", "qdrants"), "qdrant:QdrantStore", "qdrant", "a Qdrant server"),
+            (("postgres", "postgresql"), "pgvector:PgvectorStore", "pgvector", "Postgres with pgvector"),
+            (("milvus", "milvuss"), "milvus:MilvusStore", "milvus", "Milvus, or a file of Milvus Lite"),
+            (("pinecone",), "pinecone:PineconeStore", "pinecone", "a Pinecone index"),
+        )
+        for scheme in schemes
+    ),
+    *(
+        Connector("embed", scheme, f"headrace.documents.embed.{target}", extra, note=note)
+        for scheme, target, extra, note in (
+            ("minilm", "minilm:MiniLM", "minilm", "all-MiniLM-L6-v2, here"),
+            ("static", "static:StaticModel", "minilm", "a table of word vectors made from it"),
+            ("hash", "hashed:HashEmbedder", None, "words, hashed: for tests"),
+            ("openai", "openai:OpenAIEmbedder", None, "any server with /v1/embeddings"),
+            (
+                "sentence-transformers",
+                "sentence_transformers:SentenceTransformerEmbedder",
+                "sentence-transformers",
+                "any model of that library",
+            ),
+            ("fastembed", "fastembed:FastEmbedEmbedder", "fastembed", "any model of that library"),
+        )
+    ),
     Connector("online", "memory", "headrace.stores.online.memory:MemoryStore", note="in this process"),
     *(
         Connector("online", scheme, "headrace.stores.online.redis:RedisStore", "redis", note="Redis and Valkey")

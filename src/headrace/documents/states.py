@@ -60,12 +60,14 @@ class Piece:
         start: Where it begins in the cleaned text, in characters; -1 where a custom splitter does not know.
         end: Where it ends.
         headings: From the outermost to the innermost.
+        embedded: What is embedded, where that is not simply the headings and the text.
     """
 
     text: str
     start: int
     end: int
     headings: tuple[str, ...] = ()
+    embedded: str = ""
 
 
 @dataclass(frozen=True, slots=True)

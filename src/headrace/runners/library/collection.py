@@ -19,11 +19,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from headrace.documents.states import Chunk
 from headrace.documents.terms import terms
 from headrace.errors import ClosedError, InputError, StorageError
+from headrace.runners.embedding.lanes import Lane
 from headrace.runners.library.figures import CollectionFigures
 from headrace.runners.library.prepare import Prepared, Preparer
 from headrace.runners.library.readers import Readers
@@ -34,7 +33,7 @@ from headrace.runners.setaside import SetAside
 from headrace.sources.base import Letter, Trace
 from headrace.stores.records import ChunkRecord, Flip, Records
 from headrace.stores.tables import Revision
-from headrace.stores.vectors.base import Point, Terms
+from headrace.stores.vectors.base import Point, Terms, Vector
 
 if TYPE_CHECKING:
     from headrace.declarations import Collection
@@ -180,7 +179,8 @@ class LiveCollection:
         embedders = {kind: {n: one.embedder for n, one in found.items()} for kind, found in spaces.items()}
         with self.records.moment() as moment:
             made = self._preparer.prepare(revisions, embedders, moment)
-        vectors = self._embed(made, {one.key: one for one in revisions})
+        lane: Lane = "live" if position is not None else "backfill"
+        vectors = self._embed(made, {one.key: one for one in revisions}, lane)
         points = self._points(made, vectors)
         self.records.intend((point.id, number) for number, found in points.items() for point in found)
         if made.rewritten:
@@ -189,13 +189,14 @@ class LiveCollection:
         else:
             self._publish(made, points, position)
 
-    def _embed(self, made: Prepared, revisions: dict[str, Revision]) -> dict[str, np.ndarray]:
+    def _embed(self, made: Prepared, revisions: dict[str, Revision], lane: Lane) -> dict[str, Vector]:
         """The vectors of what is new; a document of which a chunk cannot be embedded becomes a problem."""
-        vectors: dict[str, np.ndarray] = {}
+        vectors: dict[str, Vector] = {}
         for number in list(made.fresh):
             again = [chunk for key in made.rewritten for chunk in made.chunks.get((key, number), ())]
             chunks = list({chunk.id: chunk for chunk in (*made.fresh[number], *again)}.values())
-            found = self.spaces.open[number].queue.embed([(bytes.fromhex(one.hash), one.embedded) for one in chunks])
+            texts = [(bytes.fromhex(one.hash), one.embedded) for one in chunks]
+            found = self.spaces.open[number].queue.embed(texts, lane=lane)
             for chunk, vector in zip(chunks, found, strict=True):
                 if isinstance(vector, InputError):
                     if chunk.document not in made.problems:
@@ -205,7 +206,7 @@ class LiveCollection:
             self._counts["embedded"] += len(made.fresh[number])
         return vectors
 
-    def _points(self, made: Prepared, vectors: dict[str, np.ndarray]) -> dict[int, list[Point]]:
+    def _points(self, made: Prepared, vectors: dict[str, Vector]) -> dict[int, list[Point]]:
         points: dict[int, list[Point]] = {}
         for (key, number), chunks in made.chunks.items():
             wanted = chunks if key in made.rewritten else self._fresh(made, number, key)

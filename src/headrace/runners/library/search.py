@@ -205,8 +205,9 @@ class _Ranking:
         queue = next(one for one in self._spaces if one.number == self.chunks[best[0][0]].space).queue
         records = [self.chunks[one] for one, _ in best]
         found = queue.embed([(one.hash, one.embedded or one.text) for one in records])
-        usable = [place for place, vector in enumerate(found) if not isinstance(vector, InputError)]
-        vectors = np.stack([found[place] for place in usable])
+        embedded = {place: vector for place, vector in enumerate(found) if not isinstance(vector, InputError)}
+        usable = list(embedded)
+        vectors = np.stack(list(embedded.values()))
         scores = np.array([best[place][1] for place in usable])
         order = mmr(vectors, scores, self._asked.k, 1.0 - self._asked.diversity)
         return [best[usable[place]] for place in order]

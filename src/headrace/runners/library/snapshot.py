@@ -11,7 +11,7 @@ all, in the order of the keys: two snapshots of the same version hold the same.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import polars as pl
 
-from headrace.document import Column
 from headrace.documents.states import Raw
 from headrace.errors import InputError
 from headrace.filters import parse, predicate, to_json
 from headrace.runners.library.prepare import columns_of
+from headrace.runners.library.snapshot_rows import CHUNKS, DOCUMENTS, chunk_rows, column_names, dtype, typed
 from headrace.stores.datadir import Layout
 from headrace.stores.history import delta
 from headrace.stores.history.folder import Folder, read_manifest
@@ -32,7 +32,7 @@ from headrace.stores.history.parquet import Parts, content, scan
 from headrace.stores.history.records import chunks
 from headrace.stores.history.tables import TableHistory
 from headrace.stores.history.vectors import StoredVectors
-from headrace.stores.records import ChunkRecord, DocumentRecord
+from headrace.stores.records import DocumentRecord
 from headrace.stores.tables import Revision
 from headrace.units import from_micros, to_micros
 
@@ -42,40 +42,7 @@ if TYPE_CHECKING:
 
 What = Literal["documents", "chunks"]
 Format = Literal["parquet", "delta"]
-_TIME = pl.Datetime("us", "UTC")
-DOCUMENTS: dict[str, Any] = {
-    "key": pl.String,
-    "kind": pl.String,
-    "version": pl.Int64,
-    "at": _TIME,
-    "source": pl.String,
-    "trusted": pl.Boolean,
-    "title": pl.String,
-    "text": pl.String,
-    "format": pl.String,
-}
-CHUNKS: dict[str, Any] = {
-    "id": pl.String,
-    "document": pl.String,
-    "kind": pl.String,
-    "version": pl.Int64,
-    "at": _TIME,
-    "source": pl.String,
-    "trusted": pl.Boolean,
-    "title": pl.String,
-    "hash": pl.String,
-    "number": pl.Int64,
-    "headings": pl.List(pl.String),
-    "text": pl.String,
-    "embedded": pl.String,
-    "start": pl.Int64,
-    "end": pl.Int64,
-    "embedder": pl.String,
-    "vector": pl.List(pl.Float32),
-}
-_TYPES: dict[str, Any] = {"str": pl.String, "int": pl.Int64, "float": pl.Float64, "bool": pl.Boolean, "time": _TIME}
 _MOST_SHOWN = 20
-_MOST_INT = 2**63 - 1
 # What a row takes besides its texts, roughly.
 _ROW = 200
 
@@ -123,6 +90,7 @@ def snapshot(
     format: Format = "parquet",
     where: pl.Expr | Mapping[str, Any] | None = None,
     trusted: bool = False,
+    allow_empty: bool = True,
 ) -> Snapshot:
     """Writes a snapshot of a collection.
 
@@ -138,11 +106,12 @@ def snapshot(
         format: "parquet" or "delta".
         where: Only documents that pass, as in a search.
         trusted: Only documents whose text is the operator's own.
+        allow_empty: Whether a snapshot of nothing is written, and is no error.
 
     Raises:
         UnknownNameError: There is no such collection.
-        InputError: There is no data, no such version or time, a condition that cannot be used, or something is at
-            `path` already.
+        InputError: There is no data, no such version or time, a condition that cannot be used, something is at `path`
+            already, or nothing is in the snapshot and that is not allowed.
         MissingDependencyError: `format="delta"`, and the package for it is not installed.
         StorageError: It could not be read or written.
     """
@@ -160,14 +129,24 @@ def snapshot(
     write = source.documents if what == "documents" else source.chunks
     if format == "parquet":
         with Folder(place) as folder:
-            manifest = write(folder, version, at)
-            folder.commit(manifest)
+            folder.commit(_held(write(folder, version, at), allow_empty))
         return Snapshot(place, read_manifest(place))
     # Staged beside the table, in bounded memory, and then its content in one commit.
     with Folder(place.with_name(place.name + ".staged")) as folder:
-        manifest = write(folder, version, at)
+        manifest = _held(write(folder, version, at), allow_empty)
         number = delta.write(place, scan(folder.path), manifest)
     return Snapshot(place, {**manifest, "delta": number}, "delta")
+
+
+def _held(manifest: dict[str, Any], allow_empty: bool) -> dict[str, Any]:
+    """The manifest, of a snapshot that may be written."""
+    if not manifest["rows"] and not allow_empty:
+        left_out = sum(manifest.get("removed", {}).values())
+        raise InputError(
+            f"the collection {manifest['collection']!r} has no {manifest['what']} at version {manifest['version']}"
+            f"{f'; {left_out} were left out' if left_out else ''}"
+        )
+    return manifest
 
 
 class Source:
@@ -245,9 +224,10 @@ class Source:
                 )
             with StoredVectors(self._layout.embeddings) as vectors:
                 documents = (one for one in reader.documents() if self._wanted(one[0]))
-                for row in _chunk_rows(documents, reader.embedders, vectors):
-                    with_vector += row["vector"] is not None
-                    parts.add(row, 2 * len(row["text"]) + _ROW + 4 * len(row["vector"] or ()))
+                for row in chunk_rows(documents, reader.embedders, vectors):
+                    numbers = 0 if row["vector"] is None else len(row["vector"])
+                    with_vector += numbers > 0
+                    parts.add(row, 2 * len(row["text"]) + 4 * numbers + _ROW)
             position, embedders = reader.position, sorted(set(reader.embedders.values()))
         files = parts.finish()
         made = self._manifest("chunks", position, None, parts)
@@ -292,7 +272,7 @@ class Source:
             return "filtered"
         cleaned = self._collection.handlers.cleaned(raw)
         return {
-            **{names[name]: _typed(value, columns[name]) for name, value in payload.items() if name in names},
+            **{names[name]: typed(value, columns[name]) for name, value in payload.items() if name in names},
             "key": revision.key,
             "kind": revision.kind,
             "version": revision.seq,
@@ -322,63 +302,6 @@ class Source:
             "pipeline": {kind: self._collection.handlers.fingerprint(kind) for kind in kinds},
             "files": [file.to_dict() for file in parts.files],
         }
-
-
-def column_names(collection: Collection) -> dict[str, str]:
-    """The columns that documents are filtered by, and what a snapshot calls them.
-
-    Its own go first: a model's `source` is `row_source` there. A column that is text in every type is left out, since
-    `title` and `text` hold it clean.
-    """
-    handlers = collection.handlers.by_kind
-    models = collection.table.schema.models
-
-    def is_text(name: str) -> bool:
-        read = [handlers[kind].text for kind, model in models.items() if name in model.model_fields]
-        return all(isinstance(columns, tuple) and name in columns for columns in read)
-
-    return {name: f"row_{name}" if name in DOCUMENTS else name for name in collection.columns if not is_text(name)}
-
-
-def dtype(column: Column) -> Any:
-    """The type of a column of a model in a snapshot."""
-    one = _TYPES[column.type]
-    return pl.List(one) if column.many else one
-
-
-def _typed(value: Any, column: Column) -> Any:
-    if column.type == "int" and any(abs(one) > _MOST_INT for one in (value if column.many else [value])):
-        raise InputError("expected integers of 64 bits, which a column can hold, found a larger one")
-    if column.type != "time":
-        return value
-    return [from_micros(one) for one in value] if column.many else from_micros(value)
-
-
-def _chunk_rows(
-    documents: Iterator[tuple[DocumentRecord, list[ChunkRecord]]], embedders: Mapping[int, str], vectors: StoredVectors
-) -> Iterator[dict[str, Any]]:
-    for document, found in documents:
-        for chunk in found:
-            embedder = embedders[chunk.space]
-            yield {
-                "id": chunk.id,
-                "document": chunk.document,
-                "kind": document.kind,
-                "version": document.seq,
-                "at": from_micros(document.at),
-                "source": document.source,
-                "trusted": document.trusted,
-                "title": document.title,
-                "hash": chunk.hash.hex(),
-                "number": chunk.number,
-                "headings": list(chunk.headings),
-                "text": chunk.text,
-                "embedded": chunk.embedded or chunk.text,
-                "start": chunk.start,
-                "end": chunk.end,
-                "embedder": embedder,
-                "vector": vectors.get(chunk.hash, embedder),
-            }
 
 
 def _order(manifest: Mapping[str, Any]) -> list[str]:

@@ -1,0 +1,1 @@
+"""The steps of cleaning, each a function from text to text."""

@@ -1,0 +1,95 @@
+"""Ranking: several lists become one, and the best become varied.
+
+Scores of different kinds cannot be added: a cosine and a BM25 score have no common unit. Ranks can: reciprocal rank
+fusion gives an item 1 / (60 + its rank) from each list that has it (Cormack, Clarke and Büttcher, SIGIR 2009). Maximal
+marginal relevance picks one after another what is good and unlike what was picked (Carbonell and Goldstein, 1998).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from headrace.errors import ConfigError
+
+# How much the first ranks count beside the later ones; the value of the paper.
+RANK_CONSTANT = 60
+_Id = TypeVar("_Id", bound=str | int)
+
+
+class Reranker(Protocol):
+    """A model that reads a question and a text together."""
+
+    def scores(self, query: str, texts: Sequence[str]) -> npt.NDArray[np.floating]:
+        """Shape (n,): how well each text answers the question, the higher the better."""
+        ...
+
+
+def fuse(
+    lists: Sequence[Sequence[_Id]], k: int, weights: Sequence[float] | None = None, *, constant: int = RANK_CONSTANT
+) -> list[tuple[_Id, float]]:
+    """The best of several lists, each best first.
+
+    Args:
+        lists: Ids; an id counts once in a list, at its best place.
+        k: How many are wanted at most.
+        weights: How much each list counts; all the same if not given.
+        constant: How much a later place still counts.
+
+    Returns:
+        Ids with scores, best first. Equal scores go by the best single place, then by the order of the lists.
+
+    Raises:
+        ConfigError: There are not as many weights as lists.
+    """
+    factors = [1.0] * len(lists) if weights is None else list(weights)
+    if len(factors) != len(lists):
+        raise ConfigError(f"expected a weight for each of {len(lists)} lists, found {len(factors)}")
+    scores: dict[_Id, float] = {}
+    places: dict[_Id, int] = {}
+    for found, weight in zip(lists, factors, strict=True):
+        for place, one in enumerate(dict.fromkeys(found), 1):
+            scores[one] = scores.get(one, 0.0) + weight / (constant + place)
+            places[one] = min(places.get(one, place), place)
+    # A stable sort: what is equal stays in the order in which it was met.
+    best = sorted(scores, key=lambda one: (-scores[one], places[one]))[: max(k, 0)]
+    return [(one, scores[one]) for one in best]
+
+
+def mmr(vectors: npt.NDArray[np.float32], scores: npt.NDArray[np.floating], k: int, weight: float = 0.5) -> list[int]:
+    """The places of k items, each good and unlike those before it.
+
+    Args:
+        vectors: Shape (n, dimension), rows of length 1.
+        scores: Shape (n,): how good each is, in any unit; they are scaled to 0 … 1.
+        k: How many are wanted at most.
+        weight: 1 is the best, however alike; 0 is the most different.
+
+    Returns:
+        Row numbers, in the order of choice; the first is the best one.
+
+    Raises:
+        ConfigError: `weight` is not within 0 … 1, or the shapes do not match.
+    """
+    count = len(scores)
+    if not 0 <= weight <= 1:
+        raise ConfigError(f"expected a weight from 0 to 1, found {weight}")
+    if vectors.ndim != 2 or len(vectors) != count:
+        raise ConfigError(f"expected {count} vectors as rows, found an array of shape {vectors.shape}")
+    if count == 0 or k <= 0:
+        return []
+    spread = float(np.max(scores) - np.min(scores))
+    value = (np.asarray(scores, dtype=np.float64) - np.min(scores)) / (spread or 1.0)
+    alike = np.full(count, -1.0)
+    chosen = [int(np.argmax(value))]
+    free = np.ones(count, dtype=bool)
+    free[chosen[0]] = False
+    while len(chosen) < min(k, count):
+        alike = np.maximum(alike, vectors @ vectors[chosen[-1]])
+        worth = np.where(free, weight * value - (1 - weight) * alike, -np.inf)
+        chosen.append(int(np.argmax(worth)))
+        free[chosen[-1]] = False
+    return chosen

@@ -1,0 +1,1 @@
+"""How a text is made: headings, paragraphs, lists, tables, code; one module a family of formats."""
