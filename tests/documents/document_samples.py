@@ -156,7 +156,8 @@ class GreedyTokenizer(WordTokenizer):
     _token = re.compile(r"\w{1,8}|\s+|[^\w\s]")
 
 
-WORDS = "water wheel mill stone grain flour river dam sluice race paddle axle gear belt miller sack cart road".split()
+_NAMES = "water wheel mill stone grain flour river dam sluice race paddle axle gear belt miller sack cart road"
+WORDS = _NAMES.split()
 
 
 def prose(seed: int, paragraphs: int) -> str:
@@ -175,8 +176,10 @@ FORMATS = st.sampled_from(["markdown", "rst", "plain", "python", "go", "unknown"
 _LINES = st.one_of(
     st.sampled_from(
         [
-            "", "", "   ", "# Heading", "## Deeper", "Title", "=====", "-----", "```", "~~~", "    code", "\tcode", "- item",
-            "1. item", "* item", "Text::", ".. code-block:: c", ".. note::", "| a | b |", "|---|---|", ">>> 1", "def f():",
+            "", "", "   ", "# Heading", "## Deeper", "Title", "=====", "-----", "```", "~~~", "    code", "\tcode",
+
+            "- item", "1. item", "* item", "Text::", ".. code-block:: c", ".. note::", "| a | b |", "|---|---|", ">>> 1",
+            "def f():",
             "class A:", "    return 1", "@d", "}", "some words in a line", "and more. And a sentence! So?", "x" * 90,
             "\u00a0", "\x0c", "wörter 中文字", "PEP: 1", "+---+---+", "====  ====",
         ]

@@ -20,7 +20,7 @@ class Post(Document):
     kind: str = "post"
     title: str | None = None
     body: str = ""
-    tags: list[str] = []
+    tags: tuple[str, ...] = ()
     likes: int = 0
 
 
@@ -44,7 +44,7 @@ def _cleaned(document: Document, **given: Any) -> Cleaned:
 
 
 def test_the_first_of_several_columns_is_the_title() -> None:
-    post = Post(id="1", title="  𝐓itle  \n two ", body="The\n\n\n\nbody 🚀", tags=["a", "b"])
+    post = Post(id="1", title="  𝐓itle  \n two ", body="The\n\n\n\nbody 🚀", tags=("a", "b"))
     assert _cleaned(post) == Cleaned("1", "post", "Title two", "The\n\nbody\n\na\nb", "plain")
 
 
@@ -147,7 +147,7 @@ def test_a_tokenizer_that_fails_is_told() -> None:
             return _fails(text)
 
     handlers = Handlers.of(_SCHEMA, text=_TEXT)
-    with pytest.raises(InputError, match="post, step chunk: .*ZeroDivisionError"):
+    with pytest.raises(InputError, match=r"post, step chunk: .*ZeroDivisionError"):
         handlers.pieces(handlers.cleaned(_raw(Post(id="1", body="words"))), Broken())
 
 

@@ -73,7 +73,7 @@ def test_a_piece_over_the_limit_is_cut() -> None:
         (lambda text: text, "expected a list of texts, found str"),
         (lambda text: 3, "expected a list of texts, found int"),
         (lambda text: [3], "expected texts, or objects with a text, found 3"),
-        (lambda text: [][1], "failed on a text of 5 characters: IndexError"),
+        (lambda text: {}[text], "failed on a text of 5 characters: KeyError"),
     ],
 )
 def test_a_splitter_that_fails_is_named(splitter: Callable[[str], Any], said: str) -> None:

@@ -20,7 +20,7 @@ from headrace.documents.terms import AVERAGE_LENGTH, K1, B, expand, query_terms,
     [
         ("Wheel", ["wheel"]),
         ("read_many", ["read_many", "read", "many"]),
-        ("readManyRows", ["readmanyrow", "read", "many", "row"]),
+        ("readManyRows", ["readmanyrows", "read", "many", "rows"]),
         ("HTTPServer", ["httpserver", "http", "server"]),
         ("__init__", ["__init__"]),
         ("3.11.7", ["3.11.7", "3.11"]),
@@ -29,12 +29,6 @@ from headrace.documents.terms import AVERAGE_LENGTH, K1, B, expand, query_terms,
         ("水", ["水"]),
         ("Python中文", ["python", "中文"]),
         ("Straße", ["strasse"]),
-        ("wheels", ["wheel"]),
-        ("queries", ["query"]),
-        ("class", ["class"]),
-        ("status", ["status"]),
-        ("is", ["is"]),
-        ("boxes", ["boxe"]),
     ],
 )
 def test_what_a_word_stands_for(word: str, expected: list[str]) -> None:
@@ -45,14 +39,14 @@ def test_weights_are_bm25s_own_part() -> None:
     ((ids, weights),) = terms(["water water wheel"])
     norm = K1 * (1 - B + B * 3 / AVERAGE_LENGTH)
     expected = {
-        xxhash.xxh32_intdigest("water"): 2 * (K1 + 1) / (2 + norm),
-        xxhash.xxh32_intdigest("wheel"): 1 * (K1 + 1) / (1 + norm),
+        xxhash.xxh32_intdigest(b"water"): 2 * (K1 + 1) / (2 + norm),
+        xxhash.xxh32_intdigest(b"wheel"): 1 * (K1 + 1) / (1 + norm),
     }
     assert dict(zip(ids.tolist(), weights.tolist(), strict=True)) == pytest.approx(expected)
 
 
 def test_a_query_counts_what_is_asked_for() -> None:
-    ids, weights = query_terms("Water, water or WHEELS?")
+    ids, weights = query_terms("Water, water or WHEEL?")
     assert sorted(weights.tolist()) == [1, 1, 2]
     assert set(ids.tolist()) >= set(query_terms("wheel")[0].tolist())
 

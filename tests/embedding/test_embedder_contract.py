@@ -12,11 +12,9 @@ import pytest
 from embedding_server import EmbeddingServer
 
 from headrace.documents.embed.base import Embedder
-from headrace.documents.embed.hashed import HashEmbedder
-from headrace.documents.embed.minilm import MiniLM
 from headrace.documents.embed.openai import OpenAIEmbedder
-from headrace.documents.embed.static import StaticModel
 from headrace.documents.embed.weights import find
+from headrace.runners.embedding.load import embedder
 from headrace.testing.embedders import EmbedderContract
 
 
@@ -28,13 +26,13 @@ def loaded(make: Callable[..., Embedder], *arguments: Any) -> Embedder:
 class TestMiniLM(EmbedderContract):
     @pytest.fixture
     def embedder(self) -> Embedder:
-        return loaded(MiniLM)
+        return embedder("minilm")
 
 
 class TestStatic(EmbedderContract):
     @pytest.fixture
     def embedder(self) -> Embedder:
-        return loaded(StaticModel)
+        return embedder("static")
 
 
 class TestHash(EmbedderContract):
@@ -42,7 +40,7 @@ class TestHash(EmbedderContract):
 
     @pytest.fixture
     def embedder(self) -> Embedder:
-        return loaded(HashEmbedder, "hash:384")
+        return embedder("hash:384")
 
 
 @pytest.fixture(scope="module")

@@ -15,16 +15,24 @@ from headrace.documents.embed import minilm, weights
 from headrace.documents.embed.minilm import MiniLM, by_length
 from headrace.documents.embed.wordpiece import encode, tokenizers
 from headrace.errors import ConfigError, MissingDependencyError
+from headrace.runners.embedding.load import embedder
 
 TEXTS = [
     "Water drives the mill wheel.",
     "A headrace is the channel that brings running water to the wheel of a mill. " * 8,
     "import numpy as np\nnp.zeros(3)",
     "東京 naïve Ångström 42",
-    "word " * 1_000,
+    "word " * 300,
     "",
 ]
 Array = npt.NDArray[np.float64]
+
+
+def erf(x: Array) -> Array:
+    """To 1.5e-7: Abramowitz & Stegun, 7.1.26."""
+    t = 1 / (1 + 0.3275911 * np.abs(x))
+    series = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))))
+    return np.sign(x) * (1 - series * np.exp(-(x**2)))
 
 
 def forward(tensors: dict[str, npt.NDArray[np.float32]], ids: list[int]) -> Array:
@@ -43,7 +51,6 @@ def forward(tensors: dict[str, npt.NDArray[np.float32]], ids: list[int]) -> Arra
     part = "embeddings.{}_embeddings.weight".format
     x = tensors[part("word")][ids] + tensors[part("position")][: len(ids)] + tensors[part("token_type")][0]
     x = norm(x.astype(np.float64), "embeddings.LayerNorm")
-    erf = np.vectorize(math.erf)
     for number in range(6):
         layer = f"encoder.layer.{number}"
         q, k, v = (heads(linear(x, f"{layer}.attention.self.{name}")) for name in ("query", "key", "value"))
@@ -67,7 +74,7 @@ def test_a_plain_forward_pass_gives_the_same(files: weights.Files) -> None:
     tensors = weights.tensors(files.model)
     _, cut = tokenizers(files.tokenizer.read_text(), minilm.LIMIT)
     expected = np.stack([forward(tensors, encoded.ids) for encoded in encode(cut, TEXTS)])
-    cosines = np.einsum("ij,ij->i", MiniLM(threads=1).embed(TEXTS), expected)
+    cosines = np.einsum("ij,ij->i", embedder("minilm").embed(TEXTS), expected)
     assert cosines.min() > 0.99999
 
 
@@ -89,8 +96,8 @@ def test_batches_are_by_length_and_within_their_tokens() -> None:
 
 
 def test_threads_change_nothing() -> None:
-    texts = [f"{TEXTS[number % 5]} {number}" for number in range(40)]
-    np.testing.assert_allclose(MiniLM(threads=1).embed(texts), MiniLM(threads=3).embed(texts), atol=1e-6)
+    texts = [f"{TEXTS[number % 5]} {number}" for number in (0, 1, 3, 6, 7)]
+    np.testing.assert_allclose(MiniLM(threads=1).embed(texts), embedder("minilm").embed(texts), atol=1e-6)
 
 
 @pytest.mark.parametrize("spec", ["minilm:large", "minilm:L12"])

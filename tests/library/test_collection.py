@@ -206,7 +206,14 @@ def test_a_reader_never_sees_half_a_revision():
     """One document says the same word in every chunk; a search that finds two words has seen two revisions."""
     with newsroom(chunk=hr.chunk(tokens=16, overlap=0)).open() as live:
         words = ["amber", "bronze", "copper", "damask", "ebony", "fawn"]
-        live.push("article", article("a", "\n\n".join([f"{words[0]} line {n} of the twelve lines that stand in this one" for n in range(12)]), title=""))
+        live.push(
+            "article",
+            article(
+                "a",
+                "\n\n".join([f"{words[0]} line {n} of the twelve lines that stand in this one" for n in range(12)]),
+                title="",
+            ),
+        )
         live.drain(10)
         done = threading.Event()
         seen: list[set[str]] = []
@@ -221,7 +228,14 @@ def test_a_reader_never_sees_half_a_revision():
             thread.start()
         for turn in range(1, 25):
             word = words[turn % len(words)]
-            live.push("article", article("a", "\n\n".join([f"{word} line {n} of the twelve lines that stand in this one" for n in range(12)]), title=""))
+            live.push(
+                "article",
+                article(
+                    "a",
+                    "\n\n".join([f"{word} line {n} of the twelve lines that stand in this one" for n in range(12)]),
+                    title="",
+                ),
+            )
             live.drain(10)
         done.set()
         for thread in threads:

@@ -150,13 +150,19 @@ class Rabbit:
         self.do(lambda channel: channel.queue_delete(queue))
 
     def publish(self, queue: str, messages: Sequence[bytes | tuple[bytes, Mapping[str, Any]]]) -> None:
-        """Sends messages, each with properties if it is a pair, and returns when the server has them."""
+        """Sends messages, each with properties if it is a pair, and returns when the server has them.
+
+        Raises:
+            OSError, AMQPError: It does not say so; some may be there.
+        """
 
         async def work(channel: AbstractChannel) -> None:
             for each in messages:
                 body, properties = each if isinstance(each, tuple) else (each, {})
                 told = aiormq_properties(delivery_mode=2, **properties)
-                await channel.basic_publish(body, routing_key=queue, properties=told)
+                # A quorum queue that has no leader yet, just after a start, may never confirm.
+                publishing = channel.basic_publish(body, routing_key=queue, properties=told)
+                await asyncio.wait_for(publishing, 3)
 
         self.do(work)
 

@@ -17,7 +17,9 @@ from headrace.document import Document, TableSchema
 from headrace.errors import ClosedError, ConfigError, StorageError
 from headrace.sources import postgres_changes, postgres_reader, postgres_server, postgres_snapshot
 from headrace.sources.postgres import PostgresSource, forget
+from headrace.sources.tables import Changes
 from headrace.testing.tables import TableModel, batches, read_all
+from services.kafka import until
 from services.postgres import PASSWORD, Postgres
 
 LONG = "".join(f"{number:06d} " for number in range(2_000))  # is compressed, but not to under 2 kB
@@ -403,7 +405,7 @@ def test_the_slot_moves_only_when_a_batch_was_stored(world_of: Callable[..., Wor
         assert confirmed(world) == before
         assert reader.lag()["bytes"] > 0
         reader.stored(found[-1])
-        assert world_catches_up(world, before)
+        until(lambda: confirmed(world) > before, "the slot to move")
         assert reader.lag() == {"bytes": 0}
 
 
@@ -418,25 +420,20 @@ def test_the_slot_moves_though_nothing_happens_to_the_table(
         follow(reader, TableModel(world.schema))
         before = confirmed(world)
         world.run("INSERT INTO busy SELECT n FROM generate_series(1, 20000) n")
-        end = world.run("SELECT pg_current_wal_flush_lsn() - '0/0'")[0][0]
-        batch = reader.read(10)
-        assert batch is not None
-        assert batch.changes == []
-        reader.stored(batch)
-        assert world_catches_up(world, int(end) - 10_000)
+        end = int(world.run("SELECT pg_current_wal_flush_lsn() - '0/0'")[0][0])
+        told: list[Changes] = []
+
+        def moved() -> bool:  # the server says how far it is by and by, and takes note of what it is told
+            batch = reader.read(0.02)
+            if batch is not None:
+                told.append(batch)
+                reader.stored(batch)
+            return confirmed(world) > end - 10_000
+
+        until(moved, "the slot at the end of the log")
+        assert [batch.changes for batch in told] == [[]] * len(told)
         assert confirmed(world) > before + 1_000_000
-        position = batch.position
-    assert read_all(world.source, world.schema, position) == []
-
-
-def world_catches_up(world: World, past: int) -> bool:
-    """The server takes note of what it was told."""
-    done = threading.Event()
-    for _ in range(500):
-        if confirmed(world) > past:
-            return True
-        done.wait(0.01)
-    return False
+    assert read_all(world.source, world.schema, told[-1].position) == []
 
 
 def test_two_readers_of_a_slot_get_in_each_others_way(
@@ -529,16 +526,10 @@ def test_closing_ends_a_snapshot_that_takes_long(world_of: Callable[..., World])
 
     thread = threading.Thread(target=wait)
     thread.start()
-    until_running(world)
+    query = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(60)%' AND wait_event = 'PgSleep'"
+    until(lambda: world.run(query) != [(0,)], "the query to run")
     reader.close()
     thread.join(10)
     assert len(raised) == 1
     with pytest.raises(ClosedError):
         reader.read(0)
-
-
-def until_running(world: World) -> None:
-    pause = threading.Event()
-    query = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(60)%' AND wait_event = 'PgSleep'"
-    while world.run(query) == [(0,)]:
-        pause.wait(0.01)

@@ -55,7 +55,9 @@ class _Export:
         places = self._ints("places", list(range(512)))
         positions = self._run("Slice", places, self._ints(0, [0]), length)
         x = self._run("Add", x, self._run("Gather", self._tensor("embeddings.position_embeddings.weight"), positions))
-        x = self._run("Add", x, self._run("Gather", self._tensor("embeddings.token_type_embeddings.weight"), "token_type_ids"))
+        x = self._run(
+            "Add", x, self._run("Gather", self._tensor("embeddings.token_type_embeddings.weight"), "token_type_ids")
+        )
         x = self._norm(x, "embeddings.LayerNorm")
         mask = self._run("Unsqueeze", self._run("Cast", "attention_mask", to=1), self._ints("axes", [1, 2]))
         mask = self._run("Mul", self._run("Sub", self._number(1.0), mask), self._number(-10_000.0))
@@ -110,5 +112,5 @@ class _Export:
     def _run(self, op: str, *inputs: str, **attributes: onnx_graph.Attribute) -> str:
         self._count += 1
         output = f"{op} {self._count}"
-        self._nodes.append(onnx_graph.node(op, inputs, [output], **attributes))
+        self._nodes.append(onnx_graph.node(op, inputs, [output], "", **attributes))
         return output

@@ -82,12 +82,13 @@ class Chunking:
         return cutter.by_structure() if self.by == "structure" else cutter.by_splitter(self.by)
 
 
-def chunk(tokens: int = 256, overlap: int = 32, by: Splitter = "structure", floor: float = 0.5) -> Chunking:
+def chunk(tokens: int = 256, overlap: int | None = None, by: Splitter = "structure", floor: float = 0.5) -> Chunking:
     """How a text is cut into chunks.
 
     Args:
         tokens: The most tokens of a chunk, its headings among them; as the embedder counts them.
-        overlap: Tokens that a chunk which begins inside a long paragraph or code block takes from the one before.
+        overlap: Tokens that a chunk which begins inside a long paragraph or code block takes from the one before; an
+            eighth of `tokens` if not given.
         by: "structure"; or a function from a text to texts, an object with `split_text` (LangChain's splitters) or with
             `chunk` (Chonkie's chunkers). What they give is cut again where it is longer than `tokens`.
         floor: The part of `tokens` that a chunk should have at least. Less keeps more of an edited document as it was,
@@ -98,6 +99,7 @@ def chunk(tokens: int = 256, overlap: int = 32, by: Splitter = "structure", floo
     """
     if isinstance(tokens, bool) or not isinstance(tokens, int) or not LEAST_TOKENS <= tokens <= MOST_TOKENS:
         raise ConfigError(f"hr.chunk: expected tokens from {LEAST_TOKENS} to {MOST_TOKENS}, found {tokens!r}")
+    overlap = tokens // 8 if overlap is None else overlap
     if isinstance(overlap, bool) or not isinstance(overlap, int) or not 0 <= overlap <= tokens // 4:
         raise ConfigError(
             f"hr.chunk: expected overlap from 0 to {tokens // 4} (a quarter of tokens), found {overlap!r}"

@@ -166,7 +166,7 @@ class DirectoryReader:
             if self._root is None or self._snapshot:
                 return False
             self._scan()
-            return not self._queue and not self._again and not self._letters
+            return not (self._queue or self._again or self._letters or self._closed - self._said)
 
     def close(self) -> None:
         """Stop watching; see `TableReader.close`."""

@@ -228,41 +228,37 @@ def stored_vector(path: str | Path, model: str, hash: bytes) -> Vector | None:
 
 def _open(path: str | Path | None) -> sqlite3.Connection:
     """The database with its tables; one that is damaged, or of another version, is begun anew."""
-    database = _connect(path)
     try:
-        version = database.execute("PRAGMA user_version").fetchone()[0]
-        if version == 0:
-            _create(database)
-        elif version != _VERSION:
-            raise sqlite3.DatabaseError(f"format {version}, expected {_VERSION}")
-        else:
-            database.execute("SELECT hash FROM entries LIMIT 1").fetchall()
-        return database
+        return _prepared(path)
+    except sqlite3.OperationalError:
+        raise  # out of reach, not damaged
     except sqlite3.DatabaseError as error:
-        database.close()
-        if path is None or isinstance(error, sqlite3.OperationalError):
-            raise
         _LOG.warning("the embedding cache in %s cannot be used (%s) and is begun anew", path, error)
         for suffix in ("", "-wal", "-shm"):
             Path(f"{path}{suffix}").unlink(missing_ok=True)
-        database = _connect(path)
-        _create(database)
-        return database
+        return _prepared(path)
 
 
-def _connect(path: str | Path | None) -> sqlite3.Connection:
+def _prepared(path: str | Path | None) -> sqlite3.Connection:
     database = sqlite3.connect(
         ":memory:" if path is None else path, timeout=30, isolation_level=None, check_same_thread=False
     )
-    database.execute("PRAGMA synchronous = NORMAL")
-    database.execute("PRAGMA journal_size_limit = 16777216")
+    try:
+        run = database.execute
+        run("PRAGMA synchronous = NORMAL")
+        run("PRAGMA journal_size_limit = 16777216")
+        version = run("PRAGMA user_version").fetchone()[0]
+        if version == 0:
+            run("PRAGMA page_size = 8192")
+            run("PRAGMA journal_mode = WAL")
+            run("BEGIN IMMEDIATE")
+            for statement in _SCHEMA:
+                run(statement)
+            run("COMMIT")
+        elif version != _VERSION:
+            raise sqlite3.DatabaseError(f"expected format {_VERSION}, found {version}")
+        run("SELECT id, hash FROM entries LIMIT 1").fetchall()
+    except BaseException:
+        database.close()
+        raise
     return database
-
-
-def _create(database: sqlite3.Connection) -> None:
-    database.execute("PRAGMA page_size = 8192")
-    database.execute("PRAGMA journal_mode = WAL")
-    database.execute("BEGIN IMMEDIATE")
-    for statement in _SCHEMA:
-        database.execute(statement)
-    database.execute("COMMIT")

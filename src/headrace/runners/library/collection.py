@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from headrace.documents.states import Chunk
 from headrace.documents.terms import terms
 from headrace.errors import ClosedError, InputError, StorageError
-from headrace.runners.embedding.lanes import Lane
+from headrace.runners.library.background import Background
 from headrace.runners.library.figures import CollectionFigures
 from headrace.runners.library.prepare import Prepared, Preparer
 from headrace.runners.library.readers import Readers
@@ -76,10 +76,20 @@ class LiveCollection:
         self._pipelines = {kind: collection.handlers.fingerprint(kind) for kind in table.schema.models}
         self._counts: Counter[str] = Counter()
         self._garbage: list[tuple[int, list[tuple[str, int]]]] = []
-        self._cursor: dict[tuple[str, int], str] = {}
         self._idle_since: float | None = None
         self.settled = False  # whether all documents are made as they should be now
         self._closing = threading.Event()
+        self._background = Background(
+            collection.name,
+            table.store,
+            records,
+            spaces,
+            self._preparer,
+            self._pipelines,
+            self._again,
+            self._switch,
+            self._wake,
+        )
         with records.moment() as moment:
             self.position = moment.position
         self._thread = threading.Thread(target=self._run, name=f"headrace-collection-{collection.name}", daemon=True)
@@ -128,59 +138,59 @@ class LiveCollection:
         revisions = self._table.store.since(self.position, _MOST_DOCUMENTS, _MOST_BYTES)
         if revisions:
             self._process(revisions, revisions[-1].seq)
+            self._background.edited()
         elif not self._catch_up():
             self._wait_for_table()
         self._sweep()
 
     def _wait_for_table(self) -> None:
+        warming = self._background.busy
+
+        def news() -> bool:
+            newer = self._table.store.seq > self.position
+            return newer or self._closing.is_set() or (warming and not self._background.busy)
+
         with self._table.changed:
-            self._table.changed.wait_for(lambda: self._table.store.seq > self.position or self._closing.is_set(), _POLL)
+            self._table.changed.wait_for(news, _SWEEP if self._garbage else _POLL)
+
+    def _wake(self) -> None:
+        with self._table.changed:
+            self._table.changed.notify_all()
 
     def _catch_up(self) -> bool:
-        """One batch of what a changed pipeline asks for, when there is nothing newer; False if there is nothing."""
+        """One batch of what a changed pipeline asks for, when there is nothing newer; False if there is none now."""
         if self.settled:
             return False
-        with self.records.moment() as moment:
-            keys = moment.outdated(self._pipelines, _MOST_DOCUMENTS)
-        if keys:
-            # A row that has gone meanwhile is taken away when its deletion is followed.
-            self._process(list(self._table.store.get(keys).values()), None)
-            return True
-        filling = self.spaces.filling()
-        if not filling:
+        made = self._background.step()
+        if made is None:
             with self.changed:
                 self.settled = True
                 self.changed.notify_all()
-        return any(self._fill(kind, number) for kind, number in filling)
+        return bool(made)
 
-    def _fill(self, kind: str, number: int) -> bool:
-        """One batch into a space that is not searched yet; when it is full, searches switch to it."""
-        after = self._cursor.get((kind, number), "")
-        with self.records.moment() as moment:
-            keys = moment.missing(number, kind, after, _MOST_DOCUMENTS)
-            old = next((one.number for one in moment.spaces() if one.uses.get(kind)), None)
-        if keys:
-            self._process(list(self._table.store.get(keys).values()), None)
-            self._cursor[kind, number] = keys[-1]
-            return True
+    def _again(self, revisions: Sequence[Revision]) -> None:
+        self._process(revisions, None)
+
+    def _switch(self, kind: str, number: int, old: int | None) -> None:
+        """Shows a type of documents in its new space; once nobody reads the old one, it is taken out of that."""
         self.records.use(kind, number, live=True)
-        logger.info("the collection %s: %s documents are searched in their new index", self.collection.name, kind)
+        self.spaces.refresh_uses()
         epoch = self.readers.flipped()
         while not self.readers.gone_before(epoch) and not self._closing.is_set():
-            self._closing.wait(0.001)
+            self._closing.wait(_SWEEP)
         while old is not None and self.records.remove_of_kind(old, kind, 1000):
             pass
         self._garbage.append((self.readers.flipped(), self.records.garbage()))
         self.spaces.refresh()
-        return True
 
     def _process(self, revisions: Sequence[Revision], position: int | None) -> None:
-        spaces = {kind: self.spaces.of_kind(kind) for kind in self._table.schema.models}
+        # What is being filled is not written to by edits: a new embedder that is slow, or away, must not hold them up.
+        live = position is not None
+        spaces = {kind: self.spaces.of_kind(kind, live=live) for kind in self._table.schema.models}
         embedders = {kind: {n: one.embedder for n, one in found.items()} for kind, found in spaces.items()}
         with self.records.moment() as moment:
             made = self._preparer.prepare(revisions, embedders, moment)
-        lane: Lane = "live" if position is not None else "backfill"
-        vectors = self._embed(made, {one.key: one for one in revisions}, lane)
+        vectors = self._embed(made, {one.key: one for one in revisions})
         points = self._points(made, vectors)
         self.records.intend((point.id, number) for number, found in points.items() for point in found)
         if made.rewritten:
@@ -189,14 +199,14 @@ class LiveCollection:
         else:
             self._publish(made, points, position)
 
-    def _embed(self, made: Prepared, revisions: dict[str, Revision], lane: Lane) -> dict[str, Vector]:
+    def _embed(self, made: Prepared, revisions: dict[str, Revision]) -> dict[str, Vector]:
         """The vectors of what is new; a document of which a chunk cannot be embedded becomes a problem."""
         vectors: dict[str, Vector] = {}
         for number in list(made.fresh):
             again = [chunk for key in made.rewritten for chunk in made.chunks.get((key, number), ())]
             chunks = list({chunk.id: chunk for chunk in (*made.fresh[number], *again)}.values())
             texts = [(bytes.fromhex(one.hash), one.embedded) for one in chunks]
-            found = self.spaces.open[number].queue.embed(texts, lane=lane)
+            found = self.spaces.open[number].queue.embed(texts)
             for chunk, vector in zip(chunks, found, strict=True):
                 if isinstance(vector, InputError):
                     if chunk.document not in made.problems:

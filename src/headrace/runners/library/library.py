@@ -120,7 +120,7 @@ class Library:
         def open_index(number: int, dimension: int) -> VectorIndex:
             with self._lock:
                 if collection.index not in self._stores:
-                    options = {"path": self._layout.indexes} if collection.index == "edge:" else {}
+                    options = {"path": self._layout.indexes} if collection.index in ("edge:", "local:") else {}
                     self._stores[collection.index] = CONNECTORS.create("vectors", collection.index, **options)
                 store = self._stores[collection.index]
             name = re.sub(r"[^A-Za-z0-9_-]", "_", f"{self._app.name}-{collection.name}-{number}")

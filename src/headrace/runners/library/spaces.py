@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from headrace.documents.embed.base import Embedder
-from headrace.errors import ConfigError, MissingDependencyError
+from headrace.errors import ConfigError, MissingDependencyError, StorageError
 from headrace.runners.embedding.queue import EmbedQueue
-from headrace.stores.records import Records
+from headrace.stores.records import Records, Space
 from headrace.stores.vectors.base import VectorIndex
 
 logger = logging.getLogger("headrace")
@@ -67,6 +67,7 @@ class Spaces:
         self._queue_of = queue_of
         self._open_index = open_index
         self.open: dict[int, LiveSpace] = {}
+        self.deferred = False  # whether a new embedder is out of reach, while an old index serves
 
     def start(self) -> None:
         """Opens what there is, and begins what is wanted and is not there.
@@ -75,13 +76,21 @@ class Spaces:
             StorageError: An embedder or an index is out of reach; a later call tries again.
             ConfigError: An embedder cannot be had.
         """
-        wanted = {kind: self._wanted(spec) for kind, spec in self._specs.items()}
         with self._records.moment() as moment:
             found = moment.spaces()
         old = {kind: space.number for space in found for kind, live in space.uses.items() if live}
         specs = {space.number: space.spec for space in found}
-        for kind, number in wanted.items():
+        self.deferred = False
+        for kind, spec in self._specs.items():
             before = old.get(kind)
+            try:
+                number = self._wanted(spec)
+            except StorageError as error:
+                if before is None or not self._revive(before, specs[before]):
+                    raise
+                logger.warning("the embedder of %s documents is out of reach; the old index serves: %s", kind, error)
+                self.deferred = True
+                continue
             if before is None or before == number:
                 self._records.use(kind, number, live=True)
             elif self._revive(before, specs[before]):
@@ -127,21 +136,30 @@ class Spaces:
 
     def refresh(self) -> None:
         """Reads again which types are in which space, and drops what nothing uses."""
-        with self._records.moment() as moment:
-            found = moment.spaces()
-        for space in found:
+        for space in self.refresh_uses():
             if space.uses:
-                if space.number in self.open:
-                    self.open[space.number].uses = dict(space.uses)
                 continue
             unused = self.open.pop(space.number, None)
             index = unused.index if unused is not None else self._open_index(space.number, space.dimension)
             index.drop()
             self._records.remove_space(space.number)
 
-    def of_kind(self, kind: str) -> dict[int, LiveSpace]:
-        """The spaces that documents of a type are written to."""
-        return {number: space for number, space in self.open.items() if kind in space.uses}
+    def refresh_uses(self) -> list[Space]:
+        """Reads again which types are in which space; the spaces as they are recorded."""
+        with self._records.moment() as moment:
+            found = moment.spaces()
+        for space in found:
+            if space.number in self.open:
+                self.open[space.number].uses = dict(space.uses)
+        return found
+
+    def of_kind(self, kind: str, *, live: bool = False) -> dict[int, LiveSpace]:
+        """The spaces that documents of a type are in; if `live`, only those that are searched."""
+        return {
+            number: space
+            for number, space in self.open.items()
+            if kind in space.uses and (space.uses[kind] or not live)
+        }
 
     def filling(self) -> list[tuple[str, int]]:
         """The types and spaces that are not searched yet."""
