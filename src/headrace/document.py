@@ -11,10 +11,11 @@ import types
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from functools import lru_cache
 from typing import Any, Union, get_args, get_origin
 
 import msgspec
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from headrace.errors import InputError, SchemaError, TooLargeError, nearest
 from headrace.schema import snake_case
@@ -187,9 +188,19 @@ class TableSchema:
             raise InputError(f"{self.name}: expected a key of {', '.join(self.key)}, found {key!r}")
         if any(part is None for part in parts):
             raise InputError(f"{self.name}: expected a key without nulls, found {parts}")
+        if not isinstance(key, BaseModel):
+            parts = [self._typed(column, part) for column, part in zip(self.key, parts, strict=True)]
         if len(parts) == 1 and isinstance(parts[0], str):
             return parts[0]
         return msgspec.json.encode(parts[0] if len(parts) == 1 else parts, enc_hook=str).decode()
+
+    def _typed(self, column: str, part: Any) -> Any:
+        """A part of a key as the model has it: a source may tell "7" of a number, and a UUID as a text."""
+        info = next(iter(self.models.values())).model_fields[column]
+        try:
+            return _adapter(info.annotation).validate_python(part)
+        except ValidationError as error:
+            raise InputError(f"{self.name}: the key {column}: {_summary(error)}") from None
 
     @property
     def columns(self) -> dict[str, Column]:
@@ -212,6 +223,11 @@ class Column:
 
 
 _TYPES: dict[Any, str] = {str: "str", int: "int", float: "float", bool: "bool", datetime: "time", date: "time"}
+
+
+@lru_cache(maxsize=256)
+def _adapter(annotation: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(annotation)
 
 
 def _column(annotation: Any) -> Column | None:

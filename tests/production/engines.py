@@ -21,12 +21,15 @@ class Engine:
         source: The URL of the sales.
         online: The URL of the online store.
         processes: 1 is the local runner, more a Bytewax cluster.
+        app: What is run.
     """
 
-    def __init__(self, folder: Path, source: str, online: str, processes: int = 1) -> None:
+    def __init__(
+        self, folder: Path, source: str, online: str = "memory:", processes: int = 1, app: str = "till:app"
+    ) -> None:
         self._folder = folder
-        self._environment = {**os.environ, "TILL_SALES": source, "PYTHONPATH": str(HERE)}
-        self._common = [sys.executable, "-m", "headrace", "run", "till:app", "--data", str(folder / "data")]
+        self._environment = {**os.environ, "ENGINE_SOURCE": source, "PYTHONPATH": str(HERE)}
+        self._common = [sys.executable, "-m", "headrace", "run", app, "--data", str(folder / "data")]
         self._common += ["--online", online]
         self._processes = processes
         self._running: list[subprocess.Popen[bytes]] = []

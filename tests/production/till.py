@@ -15,7 +15,7 @@ class Sale(hr.Event):
 
 
 app = hr.App("till", clock="event", checkpoint="200ms")
-sales = app.stream(Sale, os.environ.get("TILL_SALES"), lateness="1m")
+sales = app.stream(Sale, os.environ.get("ENGINE_SOURCE"), lateness="1m")
 
 
 @app.features(sales, key="shop")

@@ -18,12 +18,12 @@ from typing import Any
 # It would tell its makers of every update, and is asked not to before it is loaded.
 os.environ["COCOINDEX_DISABLE_USAGE_TRACKING"] = "1"
 
-import cocoindex as coco  # noqa: E402
-from cocoindex.connectors import localfs, sqlite  # noqa: E402
-from cocoindex.ops.text import RecursiveSplitter  # noqa: E402
-from cocoindex.resources.file import FileLike  # noqa: E402
+import cocoindex as coco
+from cocoindex.connectors import localfs, sqlite
+from cocoindex.ops.text import RecursiveSplitter
+from cocoindex.resources.file import FileLike
 
-from headrace.bench.peers.replay import CHUNK, OVERLAP, Account, revisions  # noqa: E402
+from headrace.bench.peers.replay import CHUNK, OVERLAP, Account, revisions
 
 DATABASE = coco.ContextKey[sqlite.ManagedConnection]("replay")
 _splitter = RecursiveSplitter()
