@@ -11,8 +11,10 @@ CONTRACT = {
     *("App", "Event", "event_time", "connect", "HeadraceError"),
     *("sum", "count", "mean", "min", "max", "std", "first", "last", "rate"),
     *("distinct", "quantile", "top", "histogram", "latest"),
+    *("Document", "chunk"),
 }
 ADDED = {
+    *("Collection", "File", "Hit", "Page", "Table", "clean"),
     *("Clock", "Feature", "Live", "Reject", "Remote", "Row", "Stream", "Token", "View", "register"),
     *("ClosedError", "ConfigError", "DecodeError", "InputError", "LockedError", "MissingDependencyError"),
     *("RemoteError", "SchemaError", "StaleError", "StorageError", "TooLargeError", "UnknownNameError"),
@@ -34,6 +36,7 @@ def test_the_public_names_are_these() -> None:
         "serving",
     }
     rooms |= {"sources", "stores", "timestamps", "units", "values", "ops", "cli", "demo", "bench", "testing", "plan"}
+    rooms |= {"cdc", "declarations", "document", "documents", "files", "filter_expr", "filters"}
     public = {name for name in vars(hr) if not name.startswith("_")} - rooms
     assert public == CONTRACT | ADDED
 

@@ -43,6 +43,8 @@ from headrace.features.spec import std as std
 from headrace.features.spec import sum as sum
 from headrace.features.spec import top as top
 from headrace.features.view import View as View
+from headrace.files import File as File
+from headrace.files import Page as Page
 from headrace.registry import register as register
 from headrace.runners.library.hits import Hit as Hit
 from headrace.schema import Event as Event

@@ -8,7 +8,7 @@ from columns here.
 from __future__ import annotations
 
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import lru_cache
@@ -198,7 +198,8 @@ class TableSchema:
         """A part of a key as the model has it: a source may tell "7" of a number, and a UUID as a text."""
         info = next(iter(self.models.values())).model_fields[column]
         try:
-            return _adapter(info.annotation).validate_python(part)
+            annotation: Any = info.annotation
+            return _adapter(annotation).validate_python(part)
         except ValidationError as error:
             raise InputError(f"{self.name}: the key {column}: {_summary(error)}") from None
 
@@ -226,7 +227,7 @@ _TYPES: dict[Any, str] = {str: "str", int: "int", float: "float", bool: "bool", 
 
 
 @lru_cache(maxsize=256)
-def _adapter(annotation: Any) -> TypeAdapter[Any]:
+def _adapter(annotation: Hashable) -> TypeAdapter[Any]:
     return TypeAdapter(annotation)
 
 

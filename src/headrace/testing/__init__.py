@@ -10,17 +10,23 @@ if TYPE_CHECKING:
     from headrace.testing import oracle as oracle
     from headrace.testing import strategies as strategies
     from headrace.testing.clock import VirtualClock as VirtualClock
+    from headrace.testing.embedders import EmbedderContract as EmbedderContract
     from headrace.testing.machines import MachineContract as MachineContract
     from headrace.testing.sources import SourceContract as SourceContract
     from headrace.testing.stores import OnlineStoreContract as OnlineStoreContract
+    from headrace.testing.tables import TableSourceContract as TableSourceContract
+    from headrace.testing.vectors import VectorIndexContract as VectorIndexContract
 
 _WHERE = {
+    "EmbedderContract": "headrace.testing.embedders",
     "MachineContract": "headrace.testing.machines",
     "OnlineStoreContract": "headrace.testing.stores",
     "SourceContract": "headrace.testing.sources",
+    "TableSourceContract": "headrace.testing.tables",
+    "VectorIndexContract": "headrace.testing.vectors",
     "VirtualClock": "headrace.testing.clock",
 }
-__all__ = ["MachineContract", "OnlineStoreContract", "SourceContract", "VirtualClock", "oracle", "strategies"]
+__all__ = [*_WHERE, "oracle", "strategies"]
 
 
 def __getattr__(name: str) -> Any:

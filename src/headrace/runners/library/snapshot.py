@@ -28,7 +28,7 @@ from headrace.runners.library.snapshot_rows import CHUNKS, DOCUMENTS, chunk_rows
 from headrace.stores.datadir import Layout
 from headrace.stores.history import delta
 from headrace.stores.history.folder import Folder, read_manifest
-from headrace.stores.history.parquet import Parts, content, scan
+from headrace.stores.history.parquet import PATTERN, Parts, content, scan
 from headrace.stores.history.records import chunks
 from headrace.stores.history.tables import TableHistory
 from headrace.stores.history.vectors import StoredVectors
@@ -134,7 +134,7 @@ def snapshot(
     # Staged beside the table, in bounded memory, and then its content in one commit.
     with Folder(place.with_name(place.name + ".staged")) as folder:
         manifest = _held(write(folder, version, at), allow_empty)
-        number = delta.write(place, scan(folder.path), manifest)
+        number = delta.write(place, sorted(folder.path.glob(PATTERN)), manifest)
     return Snapshot(place, {**manifest, "delta": number}, "delta")
 
 

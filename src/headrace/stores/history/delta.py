@@ -6,7 +6,7 @@ time travel leads back to earlier ones. What a manifest says stands in the commi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,10 @@ import polars as pl
 from headrace.errors import MissingDependencyError, StorageError
 
 KEY = "headrace"
+# The writer holds whole batches, row groups and files: small ones keep it small.
+_BATCH = 256
+_GROUP_ROWS = 4096
+_FILE_BYTES = 32 << 20
 
 
 def check() -> None:
@@ -33,22 +37,36 @@ def check() -> None:
         ) from error
 
 
-def write(target: Path, rows: pl.LazyFrame, manifest: Mapping[str, Any]) -> int:
-    """Makes `rows` the table's content; returns Delta's number of the version.
+def write(target: Path, parts: Sequence[Path], manifest: Mapping[str, Any]) -> int:
+    """Makes what is in Parquet files of one schema the table's content; returns Delta's number of the version.
 
     Raises:
         MissingDependencyError: The package `deltalake` is not installed.
         StorageError: It could not be written; the table is as it was.
     """
     check()
-    from deltalake import CommitProperties, DeltaTable
+    from arro3.core import RecordBatchReader, Table
+    from deltalake import CommitProperties, DeltaTable, WriterProperties, write_deltalake
     from deltalake.exceptions import DeltaError
 
-    about = CommitProperties(custom_metadata={KEY: msgspec.json.encode(manifest).decode()})
-    options = {"schema_mode": "overwrite", "commit_properties": about}
+    def batches() -> Iterator[Any]:
+        for part in parts:
+            frame = pl.read_parquet(part)
+            for start in range(0, frame.height, _BATCH):
+                yield from Table.from_arrow(frame.slice(start, _BATCH)).to_batches()
+
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        rows.sink_delta(str(target), mode="overwrite", delta_write_options=options)
+        schema = Table.from_arrow(pl.read_parquet(parts[0], n_rows=0)).schema
+        write_deltalake(
+            str(target),
+            RecordBatchReader.from_batches(schema, batches()),
+            mode="overwrite",
+            schema_mode="overwrite",
+            target_file_size=_FILE_BYTES,
+            writer_properties=WriterProperties(compression="ZSTD", max_row_group_size=_GROUP_ROWS),
+            commit_properties=CommitProperties(custom_metadata={KEY: msgspec.json.encode(manifest).decode()}),
+        )
         number: int = DeltaTable(str(target)).version()
     except (DeltaError, pl.exceptions.PolarsError, OSError) as error:
         raise StorageError(f"cannot write the Delta table {target}: {error}; the table is as it was") from error

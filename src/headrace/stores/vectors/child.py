@@ -2,8 +2,8 @@
 
 One thread does everything, so nothing needs a lock and nothing waits for one. It reads questions from its sockets,
 answers searches at once, and does writes in slices of a few milliseconds between which searches are answered: the
-longest that a search waits is one slice. What an engine does in the background goes in slices too, when there is no
-question.
+longest that a search waits is one slice. (Another thread waits for the disk, and does nothing else.) What an engine
+does in the background goes in slices too, when nothing is written.
 
 It ends when its parent has hung up: a parent that is killed hangs up as well.
 """
@@ -42,6 +42,8 @@ from headrace.stores.vectors.wire import (
 _PAGE = 50_000
 _CHUNK = 1 << 20
 _RETRY = 60.0
+# How often to look whether the disk has done.
+_DISK = 0.0002
 # How long a process that was killed may take to let go of its lock.
 _LOCK_PATIENCE = 10.0
 
@@ -49,8 +51,12 @@ _LOCK_PATIENCE = 10.0
 class Engine(Protocol):
     """Keeps one index; made by `target(path, dimension, columns)`. It is asked by one thread."""
 
-    def write(self, frame: Frame) -> Iterator[None]:
-        """Writes a frame of `pack_write`, in slices of a few milliseconds; durable when it ends."""
+    def write(self, frame: Frame) -> Iterator[bool]:
+        """Writes a frame of `pack_write`, in slices of a few milliseconds; durable when it ends.
+
+        Yields:
+            Whether there is nothing to do for the moment, but to wait for the disk.
+        """
         ...
 
     def search(self, k: int, vector: Vector | None, terms: Terms | None, where: Filter | None) -> tuple[Ranked, Ranked]:
@@ -116,11 +122,12 @@ class Server:
         self._engine, self._path = engine, path
         self._engines: dict[str, Engine] = {}
         self._columns: dict[str, dict[str, Column]] = {}
-        self._writes: deque[tuple[_Channel, Iterator[None]]] = deque()
+        self._writes: deque[tuple[_Channel, Iterator[bool]]] = deque()
         self._pages: dict[str, Iterator[bytes]] = {}
         self._selector = selectors.DefaultSelector()
         self._channels = [_Channel(one) for one in descriptors]
         self._due = 0.0
+        self._waiting = False
         for channel in self._channels:
             self._selector.register(channel.socket, selectors.EVENT_READ, channel)
 
@@ -138,7 +145,7 @@ class Server:
 
     def _pause(self) -> float | None:
         if self._writes:
-            return 0.0
+            return _DISK if self._waiting else 0.0
         return None if self._due == float("inf") else max(self._due - time.monotonic(), 0.0)
 
     def _serve(self, channel: _Channel, events: int) -> None:
@@ -168,14 +175,14 @@ class Server:
     def _continue_write(self) -> None:
         channel, work = self._writes[0]
         try:
-            next(work)
+            self._waiting = next(work)
             return
         except StopIteration:
             answer = pack({})
         except (ConfigError, StorageError) as error:
             answer = _problem(error)
         self._writes.popleft()
-        self._due = 0.0
+        self._waiting, self._due = False, 0.0
         self._answer(channel, answer)
 
     def _of(self, name: str) -> Engine:

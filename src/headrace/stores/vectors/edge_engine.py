@@ -130,14 +130,14 @@ class EdgeEngine:
 
     # -- writing ---------------------------------------------------------------------------------------------------
 
-    def write(self, frame: Frame) -> Iterator[None]:
+    def write(self, frame: Frame) -> Iterator[bool]:
         batch = unpack_write(frame, self._dimension)
         for start in range(0, len(batch.deletes), SLICE):
             self._remove(batch.deletes[start : start + SLICE])
-            yield
+            yield False
         for start in range(0, len(batch.ids), SLICE):
             self._put(batch.part(start, start + SLICE))
-            yield
+            yield False
 
     def _put(self, batch: Batch) -> None:
         fresh = self._shards[-1]

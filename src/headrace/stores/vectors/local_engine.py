@@ -2,8 +2,8 @@
 
 Everything is in memory and is searched there; the disk is for the next start. A write is appended to the log, then
 taken in, a few points at a time. When the log has grown, a copy of the process writes a checkpoint: `fork` gives it the
-memory as it was at that moment, and this one goes on. (What fork must not be mixed with, threads that hold locks, there
-is none of: the process has one thread.)
+memory as it was at that moment, and this one goes on. (Threads, which fork must not be mixed with, there are none of
+then: the one that waits for the disk has ended with its write.)
 """
 
 from __future__ import annotations
@@ -65,15 +65,16 @@ class LocalEngine:
 
     # -- writing ---------------------------------------------------------------------------------------------------
 
-    def write(self, frame: Frame) -> Iterator[None]:
+    def write(self, frame: Frame) -> Iterator[bool]:
         batch = unpack_write(frame, self._dimension)
-        self._files.append(frame.whole)
+        for _ in self._files.append(frame.whole):
+            yield True
         for start in range(0, len(batch.deletes), 2 * SLICE):
             self._remove(batch.deletes[start : start + 2 * SLICE])
-            yield
+            yield False
         for start in range(0, len(batch.ids), SLICE):
             self._put(batch.part(start, start + SLICE))
-            yield
+            yield False
 
     def _put(self, batch: Batch) -> None:
         self._remove(batch.ids)

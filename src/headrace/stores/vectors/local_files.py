@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import struct
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -98,8 +99,8 @@ class Files:
             self.logged += end
         self._tidy()
 
-    def append(self, frame: memoryview) -> None:
-        """A write, durable when this returns.
+    def append(self, frame: memoryview) -> Iterator[None]:
+        """A write, durable when this ends; it yields while the disk is waited for.
 
         Raises:
             StorageError: It could not be written; nothing of it is kept.
@@ -111,7 +112,7 @@ class Files:
             for part in (frame, memoryview(total)):
                 while part:
                     part = part[os.write(self._log, part) :]
-            sync(self._log)
+            yield from _synced(self._log)
         except OSError as error:
             failed = storage_error(error, f"cannot write {self.path}", path=self.path, needed=len(frame))
             self._abandon()
@@ -160,6 +161,29 @@ class Files:
         if self._log is not None:
             os.close(self._log)
             self._log = None
+
+
+def _synced(log: int) -> Iterator[None]:
+    """Waits for the disk in a thread of its own: it may take long, and there are searches to answer.
+
+    Raises:
+        OSError: The disk failed.
+    """
+    failed: list[OSError] = []
+
+    def wait() -> None:
+        try:
+            sync(log)
+        except OSError as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=wait, name="sync")
+    thread.start()
+    while thread.is_alive():
+        yield
+    thread.join()
+    if failed:
+        raise failed[0]
 
 
 def _put(file: BinaryIO, data: bytes) -> None:

@@ -1,4 +1,4 @@
-"""What is particular to queues: what is confirmed when, redelivery, bounds, and servers that go away."""
+"""Queues as sources of a table: the contract for each type, redelivery, bounds, and servers that go away."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import json
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing
 from typing import Any
 
 import pytest
@@ -30,17 +30,80 @@ from headrace.document import TableSchema
 from headrace.errors import ClosedError, ConfigError, StorageError
 from headrace.sources.rabbitmq import RabbitSource
 from headrace.sources.rabbitmq_reader import RabbitReader
-from headrace.testing.tables import TableModel, batches, read_all
+from headrace.testing.tables import TableModel, TableSourceContract, batches, read_all
 from services.kafka import free_ports
 from services.rabbitmq import Rabbit
 
 pytestmark = pytest.mark.services
 
 
+TYPES = ("classic", "quorum", "stream")
+
+
 @pytest.fixture(scope="module")
 def rabbit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rabbit]:
     with Rabbit(tmp_path_factory.mktemp("rabbit")) as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def young_queues(rabbit: Rabbit) -> tuple[float, dict[str, str]]:
+    """A queue of each type, and when they were made."""
+    return time.monotonic(), {type: rabbit.queue(type) for type in TYPES}
+
+
+@pytest.fixture
+def old_queues(young_queues: tuple[float, dict[str, str]]) -> dict[str, str]:
+    """They outlive a kill; a quorum queue that is killed in its first seconds never has a leader again."""
+    made, queues = young_queues
+    until(lambda: time.monotonic() - made > 8, True)
+    return queues
+
+
+class World:
+    """A queue of its own in a server that is shared."""
+
+    schema = SCHEMA
+
+    def __init__(self, rabbit: Rabbit, type: str) -> None:
+        self._rabbit = rabbit
+        self._queue = rabbit.queue(type)
+        self.source = RabbitSource(rabbit.url(self._queue))
+
+    def put(self, key: str, text: str) -> str:
+        self._rabbit.publish(self._queue, [row(key, text)])
+        return key
+
+    def delete(self, key: str) -> None:
+        self._rabbit.publish(self._queue, [(b"", {"headers": {"op": "delete", "key": key}})])
+
+    def text(self, document: Any) -> str:
+        return str(document.text)
+
+
+@pytest.mark.usefixtures("young_queues")
+class TestClassic(TableSourceContract):
+    snapshots = remembers = False
+
+    @pytest.fixture
+    def world(self, rabbit: Rabbit) -> World:
+        return World(rabbit, "classic")
+
+
+class TestQuorum(TableSourceContract):
+    snapshots = remembers = False
+
+    @pytest.fixture
+    def world(self, rabbit: Rabbit) -> World:
+        return World(rabbit, "quorum")
+
+
+class TestStream(TableSourceContract):
+    snapshots = False
+
+    @pytest.fixture
+    def world(self, rabbit: Rabbit) -> World:
+        return World(rabbit, "stream")
 
 
 def row(key: str, text: str, **more: Any) -> bytes:
@@ -175,7 +238,7 @@ def test_an_older_version_that_comes_again_does_not_win(rabbit: Rabbit) -> None:
     assert texts(model) == {"a": "new"}
 
 
-def test_a_stream_begins_where_it_is_told_and_tells_what_it_lost(rabbit: Rabbit) -> None:
+def test_a_stream_begins_where_it_is_told(rabbit: Rabbit) -> None:
     queue = rabbit.queue("stream")
     rabbit.publish(queue, [row(f"k{number}", "t") for number in range(5)])
 
@@ -187,6 +250,22 @@ def test_a_stream_begins_where_it_is_told_and_tells_what_it_lost(rabbit: Rabbit)
     assert keys(start=3) == keys({"rabbitmq": f"/{queue}", "offset": 3}) == ["k3", "k4"]
     assert keys(start="2020-01-01T00:00:00Z") == keys()
     assert keys(start="next") == keys({"rabbitmq": f"/{queue}", "offset": 5}) == []
+
+
+def test_a_stream_that_was_cut_tells_what_it_lost(rabbit: Rabbit) -> None:
+    queue = rabbit.queue("stream", **{"x-max-length-bytes": 2_000, "x-stream-max-segment-size-bytes": 1_000})
+    source = RabbitSource(rabbit.url(queue))
+    rabbit.publish(queue, [row("a", "t")])
+    position = read_all(source, SCHEMA)[-1].position
+    model = TableModel(SCHEMA)
+    rabbit.publish(queue, [row(f"k{number}", "x" * 500) for number in range(40)])
+    found = read_all(source, SCHEMA, position)
+    (letter,) = [letter for batch in found for letter in batch.letters]
+    for batch in found:
+        model.take(batch)
+    assert "messages 1 to" in letter.reason
+    assert "k39" in texts(model)
+    assert "k0" not in texts(model)
 
 
 def test_a_queue_that_is_deleted(rabbit: Rabbit) -> None:
@@ -276,22 +355,21 @@ def test_whatever_is_killed_the_table_is_what_was_sent(rabbit: Rabbit, type: str
     reader.close()
 
 
-@pytest.mark.parametrize("type", ["classic", "quorum", "stream"])
-def test_a_server_that_is_killed(tmp_path_factory: pytest.TempPathFactory, type: str, shaken: Rabbit) -> None:
-    rng, rows, model = random.Random(type), dict[str, str](), TableModel(SCHEMA)
-    queue = shaken.queue(type)
-    with nothing_left(), closing(RabbitSource(shaken.url(queue)).open(None, SCHEMA)) as reader:
-        revision = churn(shaken, queue, rng, rows, 0)
-        next_batch(reader)
-        shaken.kill()
-        failure(reader)
-        shaken.start()
-        churn(shaken, queue, rng, rows, revision)
-        read_until(reader, model, rows)
-
-
-@pytest.fixture(scope="module")
-def shaken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rabbit]:
-    """A server that tests may kill."""
-    with Rabbit(tmp_path_factory.mktemp("shaken")) as server:
-        yield server
+def test_a_server_that_is_killed(rabbit: Rabbit, old_queues: Mapping[str, str]) -> None:
+    rng = random.Random(1)
+    model: dict[str, TableModel] = {}
+    rows: dict[str, dict[str, str]] = {}
+    with nothing_left(), ExitStack() as open_readers:
+        readers: dict[str, RabbitReader] = {}
+        for type, queue in old_queues.items():
+            readers[type] = open_readers.enter_context(closing(RabbitSource(rabbit.url(queue)).open(None, SCHEMA)))
+            model[type], rows[type] = TableModel(SCHEMA), dict[str, str]()
+            churn(rabbit, queue, rng, rows[type], 0)
+            model[type].take(next_batch(readers[type]))
+        rabbit.kill()
+        for reader in readers.values():
+            failure(reader)
+        rabbit.start()
+        for type, queue in old_queues.items():
+            churn(rabbit, queue, rng, rows[type], 100)
+            read_until(readers[type], model[type], rows[type])
