@@ -8,7 +8,7 @@ from columns here.
 from __future__ import annotations
 
 import types
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import lru_cache
@@ -227,7 +227,7 @@ _TYPES: dict[Any, str] = {str: "str", int: "int", float: "float", bool: "bool", 
 
 
 @lru_cache(maxsize=256)
-def _adapter(annotation: Hashable) -> TypeAdapter[Any]:
+def _adapter(annotation: Any) -> TypeAdapter[Any]:
     return TypeAdapter(annotation)
 
 

@@ -178,8 +178,9 @@ _LINES = st.one_of(
         [
             "", "", "   ", "# Heading", "## Deeper", "Title", "=====", "-----", "```", "~~~", "    code", "\tcode",
             "- item", "1. item", "* item", "Text::", ".. code-block:: c", ".. note::", "| a | b |", "|---|---|",
-            ">>> 1", "def f():", "class A:", "    return 1", "@d", "}", "some words in a line", "and more. And a sentence! So?", "x" * 90,
-            "\u00a0", "\x0c", "wörter 中文字", "PEP: 1", "+---+---+", "====  ====",
+            ">>> 1", "def f():", "class A:", "    return 1", "@d", "}", "some words in a line",
+            "and more. And a sentence! So?", "x" * 90, "\u00a0", "\x0c", "wörter 中文字", "PEP: 1", "+---+---+",
+            "====  ====",
         ]
     ),
     st.text(max_size=20),

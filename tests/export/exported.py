@@ -8,16 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import headrace as hr
-from headrace.declarations import Collection
-from headrace.document import Document
-from headrace.documents.handlers import Handlers
 from headrace.stores.tables import Applied, Feed, TableStore, Write
 from headrace.units import SECOND, to_micros
 
 NOW = to_micros(datetime(2026, 1, 10, tzinfo=UTC))
 
 
-class Article(Document):
+class Article(hr.Document):
     """A piece of news."""
 
     id: str
@@ -44,8 +41,7 @@ def newsroom(clock: Standing | None = None, **table: Any) -> hr.App:
     """An app with one table, `article`, and one collection of it, `library`."""
     app = hr.App("newsroom", clock=clock or Standing())
     made = app.table(Article, key="id", **table)
-    handlers = Handlers.of(made.schema, text=["title", "body"], embed="hash")
-    app.collections["library"] = Collection("library", "", made, handlers, "memory:", None, made.schema.columns)
+    app.collection("library", made, text=["title", "body"], embed="hash", index="memory:")
     return app
 
 

@@ -14,7 +14,7 @@ from headrace.stores.dead_letters import DeadLetters
 from headrace.units import from_micros
 
 
-def _existing(data: str) -> Path:
+def existing(data: str) -> Path:
     """The data directory, which must be there: these commands make none."""
     path = Path(data)
     if not path.is_dir():
@@ -24,7 +24,7 @@ def _existing(data: str) -> Path:
 
 def _letters(data: str) -> closing[DeadLetters]:
     """The dead letters of a data directory, also while a server has it open."""
-    return closing(DeadLetters(Layout(_existing(data)).dead_letters))
+    return closing(DeadLetters(Layout(existing(data)).dead_letters))
 
 
 def list_letters(parsed: argparse.Namespace) -> int:
@@ -50,7 +50,7 @@ def show_letter(parsed: argparse.Namespace) -> int:
 
 
 def replay_letters(parsed: argparse.Namespace) -> int:
-    with load_app(parsed.app).open(_existing(parsed.data)) as live:
+    with load_app(parsed.app).open(existing(parsed.data)) as live:
         taken, rejected = live.replay_dead_letters(parsed.ids or None)
         live.drain()
     print(f"{taken} taken, {rejected} still rejected")

@@ -8,13 +8,14 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from headrace.cli import letters, server, status
+from headrace.cli import letters, server, status, tables
 from headrace.cli.apps import load_app
 from headrace.errors import HeadraceError
 
 _ABOUT = """\
 Headrace keeps what a language model is told true to the moment it is told:
-event streams in, per-key features out, right at the millisecond they are read.
+event streams and changing documents in, per-key features and searchable collections
+out, right at the millisecond they are read.
 """
 _FIRST = """\
 begin with:
@@ -28,6 +29,8 @@ _SERVED = """\
 what is served (http://127.0.0.1:8900 unless told otherwise):
   POST /v1/streams/STREAM        events in: NDJSON, a JSON array, CSV or Parquet
   GET  /v1/features/VIEW/KEY     a key's features, right now
+  PUT  /v1/tables/TABLE          documents in; DELETE takes them away
+  POST /v1/collections/NAME/search   the passages that answer a question
   GET  /v1/tools, POST /v1/tools/NAME   for models: OpenAI definitions, and calls
   GET  /metrics /healthz /readyz /docs /
 
@@ -62,6 +65,13 @@ examples:
 
 Replay opens the app, so stop a running server first, or use its API:
   curl -X POST http://127.0.0.1:8900/v1/dead-letters/replay
+"""
+_TABLES = """\
+examples:
+  headrace tables list --data ./data
+  headrace tables forget myapp:app articles
+
+Forget a table that is no longer followed: its slot keeps the server's log from being freed.
 """
 _DEFAULT_DATA = "headrace-data"
 
@@ -116,6 +126,7 @@ def parser() -> argparse.ArgumentParser:
     ):
         commands.add_parser(name, help=text, add_help=False)
     _dead_letters(commands)
+    _tables(commands)
     return made
 
 
@@ -201,6 +212,22 @@ def _dead_letters(commands: Commands) -> None:
     replayed.set_defaults(call=letters.replay_letters)
     for action in (listed, shown, replayed):
         action.add_argument("--data", default=_DEFAULT_DATA, metavar="DIR", help="default: %(default)s")
+
+
+def _tables(commands: Commands) -> None:
+    command = _described(
+        commands.add_parser("tables", help="tables: list what is stored, forget a source"),
+        "What is stored of an app's tables, and what their sources keep on their servers.",
+        _TABLES,
+    )
+    actions = command.add_subparsers(dest="action", metavar="list|forget", required=True)
+    listed = actions.add_parser("list", help="one line a table")
+    listed.add_argument("--data", default=_DEFAULT_DATA, metavar="DIR", help="default: %(default)s")
+    listed.set_defaults(call=tables.list_tables)
+    forgotten = actions.add_parser("forget", help="drop a source's replication slot and publication")
+    _app(forgotten)
+    forgotten.add_argument("table", metavar="TABLE", help="the table's name")
+    forgotten.set_defaults(call=tables.forget_source)
 
 
 def _described(command: argparse.ArgumentParser, about: str, more: str) -> argparse.ArgumentParser:

@@ -44,10 +44,39 @@ def drawn(status: Json) -> str:
             for name, one in status["views"].items()
         ]
         lines += ["", *_table(("view", "keys", "tiles", "memory"), views)]
+    lines += _documents(status)
     age = status["checkpoint_age"]
     checkpoint = "none yet" if age is None else f"{_span(age)} ago"
     lines += ["", f"queue: {status['queue_rows']:,} events; checkpoint: {checkpoint}"]
     return "\n".join(lines)
+
+
+def _documents(status: Json) -> list[str]:
+    """Tables and collections, if there are any."""
+    tables = [
+        (name, *(f"{one[column]:,}" for column in ("rows", "changed", "rejected")), _lag(one["lag"]), _well(one))
+        for name, one in status["tables"].items()
+    ]
+    collections = [
+        (
+            name,
+            *(f"{one[column]:,}" for column in ("documents", "chunks", "failed", "waiting")),
+            _span(one["behind"]),
+            "filling a new index" if one["filling"] and not one["problem"] else _well(one),
+        )
+        for name, one in status["collections"].items()
+    ]
+    lines = ["", *_table(("table", "rows", "changed", "rejected", "lag", "source"), tables)] if tables else []
+    heads = ("collection", "documents", "chunks", "failed", "waiting", "behind", "state")
+    return [*lines, "", *_table(heads, collections)] if collections else lines
+
+
+def _lag(lag: Json) -> str:
+    return ", ".join(f"{amount:,} {unit}" for unit, amount in lag.items()) or "–"
+
+
+def _well(one: Json) -> str:
+    return str(one["problem"] or "ok")
 
 
 def _stream(name: str, one: Json, letters: int) -> tuple[str, ...]:
