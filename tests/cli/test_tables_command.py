@@ -65,7 +65,7 @@ def test_they_are_in_the_status(app: hr.App) -> None:
         live.push("note", {"id": "a", "text": "water"})
         live.drain(10)
         lines = drawn(remote.status()).splitlines()
-    assert [line.split() for line in lines if line.startswith(("note", "library"))] == [
+    assert [line.split() for line in lines if line.startswith(("note ", "library "))] == [
         ["note", "1", "1", "0", "–", "ok"],
         ["library", "1", "1", "0", "0", "0", "ms", "ok"],
     ]

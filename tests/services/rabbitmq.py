@@ -24,7 +24,7 @@ import pytest
 from aio_pika.exceptions import AMQPError
 from aiormq.abc import AbstractChannel
 
-from services.kafka import free_ports
+from services.kafka import free_ports, until
 
 PROGRAM = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 PATIENCE = 60.0
@@ -49,6 +49,8 @@ class Rabbit:
             if self._mapper is None:
                 mapper = [which("epmd") or "epmd", "-address", "127.0.0.1", "-port", str(self._mapper_port)]
                 self._mapper = subprocess.Popen(mapper, stdout=log, stderr=log)
+                # Before the server looks for it: it would start one of its own, and leave it running.
+                until(lambda: _listens(self._mapper_port), "Erlang's port mapper to listen")
             self._process = subprocess.Popen(
                 [str(PROGRAM)], stdout=log, stderr=log, env=self._environment(), cwd=self.folder, start_new_session=True
             )
@@ -80,10 +82,10 @@ class Rabbit:
         }
 
     def answers(self) -> bool:
-        with contextlib.suppress(AMQPError, OSError, TimeoutError):
-            socket.create_connection(("127.0.0.1", self.port), 1).close()
-            self.do(lambda channel: asyncio.sleep(0))
-            return True
+        if _listens(self.port):
+            with contextlib.suppress(AMQPError, OSError, TimeoutError):
+                self.do(lambda channel: asyncio.sleep(0))
+                return True
         return False
 
     def kill(self) -> None:
@@ -165,6 +167,13 @@ class Rabbit:
                 await asyncio.wait_for(publishing, 3)
 
         self.do(work)
+
+
+def _listens(port: int) -> bool:
+    with contextlib.suppress(OSError):
+        socket.create_connection(("127.0.0.1", port), 1).close()
+        return True
+    return False
 
 
 def aiormq_properties(**properties: Any) -> Any:

@@ -302,7 +302,7 @@ def test_a_read_that_waits_ends_at_once_and_nothing_is_left(rabbit: Rabbit) -> N
 def churn(rabbit: Rabbit, queue: str, rng: random.Random, rows: dict[str, str], revision: int) -> int:
     """Random messages, and the table that they make."""
     messages: list[Any] = []
-    for _ in range(rng.randrange(20)):
+    for _ in range(1 + rng.randrange(20)):
         key, revision = f"k{rng.randrange(20)}", revision + 1
         headers = {"key": key, "v": revision}
         if rng.random() < 0.3:

@@ -16,6 +16,7 @@ Theory: Robertson and Zaragoza, "The Probabilistic Relevance Framework: BM25 and
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -119,14 +120,14 @@ class Postings:
         Args:
             current: The stamp of each slot's point, without those that went.
         """
-        for ids in terms:
-            for word in ids.tolist():
-                found = self._lists[word]
-                found.live -= 1
-                if not found.live:
-                    del self._lists[word]
-                elif found.used > _WORTH_CLEANING and found.live * 2 < found.used:
-                    found.clean(current)
+        # All of a word at once: cleaning leaves out every point that went, those not counted here yet among them.
+        for word, gone in Counter(word for ids in terms for word in ids.tolist()).items():
+            found = self._lists[word]
+            found.live -= gone
+            if not found.live:
+                del self._lists[word]
+            elif found.used > _WORTH_CLEANING and found.live * 2 < found.used:
+                found.clean(current)
 
     def frequency(self, word: int) -> int:
         """How many live points have the word."""
