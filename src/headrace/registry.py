@@ -207,9 +207,9 @@ OURS = (
             (("memory",), "memory:MemoryVectors", None, "exact, in this process"),
             (("local",), "local:LocalVectors", None, "incremental cells, in a process beside this one"),
             (("edge",), "edge:EdgeVectors", "edge", "Qdrant Edge, in a process beside this one"),
-            (("qdrant", "qdrants"), "qdrant:QdrantStore", "qdrant", "a Qdrant server"),
+            (("qdrant",), "qdrant:QdrantStore", "qdrant", "a Qdrant server"),
             (("postgres", "postgresql"), "pgvector:PgvectorStore", "pgvector", "Postgres with pgvector"),
-            (("milvus", "milvuss"), "milvus:MilvusStore", "milvus", "Milvus, or a file of Milvus Lite"),
+            (("milvus",), "milvus:MilvusStore", "milvus", "Milvus, or a file of Milvus Lite"),
             (("pinecone",), "pinecone:PineconeStore", "pinecone", "a Pinecone index"),
         )
         for scheme in schemes

@@ -79,10 +79,10 @@ class LocalEngine:
     def _put(self, batch: Batch) -> None:
         self._remove(batch.ids)
         slots = self._rows(len(batch.ids))
-        for slot, one, words in zip(slots, batch.ids, batch.words, strict=True):
+        for slot, one, words, weights in zip(slots, batch.ids, batch.words, batch.weights, strict=True):
             self._slot[one] = slot
             self._id[slot] = one
-            self._words[slot] = words.tobytes()
+            self._words[slot] = words.tobytes() + weights.tobytes()
         stamps = np.arange(self._stamp + 1, self._stamp + 1 + len(slots), dtype=np.uint32)
         self._stamp += len(slots)
         self._stamps[slots] = stamps
@@ -95,7 +95,7 @@ class LocalEngine:
         if not slots:
             return
         self._stamps[slots] = 0
-        self._postings.remove([np.frombuffer(self._words[slot], np.uint32) for slot in slots], self._stamps)
+        self._postings.remove([self._terms_of(slot).ids for slot in slots], self._stamps)
         self._columns.clear(slots)
         self._cells.remove(slots)
         self._free += slots
@@ -121,14 +121,14 @@ class LocalEngine:
             dense = [(self._id[slot], score) for slot, score in self._cells.search(vector, k, passing)]
         if terms is None:
             return dense, []
-        scores = self._postings.view(terms, len(self._slot)).scores(stamps)
-        if passing is not None:
-            scores[~passing] = 0
-        found = np.flatnonzero(scores)
-        if len(found) > k:
-            found = found[np.argpartition(-scores[found], k - 1)[:k]]
-        found = found[np.argsort(-scores[found], kind="stable")]
-        return dense, [(self._id[slot], float(scores[slot])) for slot in found.tolist()]
+        view = self._postings.view(terms, len(self._slot))
+        sparse = [(self._id[slot], score) for slot, score in view.best(k, stamps, passing, self._terms_of)]
+        return dense, sparse
+
+    def _terms_of(self, slot: int) -> Terms:
+        data = self._words[slot]
+        count = len(data) // 8
+        return Terms(np.frombuffer(data, np.uint32, count), np.frombuffer(data, np.float32, count, 4 * count))
 
     def ids(self) -> Iterator[bytes]:
         return iter(self._slot)

@@ -31,7 +31,7 @@ class Image:
         sizes: How many vectors each cell has.
         vectors: Of each cell; when read back, of all cells in one.
         ids: Of each point.
-        texts: Each point's words, uint32, as bytes.
+        texts: Each point's words, uint32, and their weights, float32, as bytes.
         words: Every word.
         entries: Of each word the numbers of its points.
         weights: And their weights.

@@ -12,7 +12,7 @@ as servers are configured); counts are as they are. A text of more than 65,535 b
 Milvus Lite is a small reimplementation in Python: it has no index on arrays and none on JSON, so each count and each
 filter reads every point. Measured on two cores with 20,000 points of 384 dimensions and 60 words each: 3,700 points a
 second written, 0.6 s a search by meaning, 1.3 s filtered, 1.6 s by words and 2 s a count. It suits some thousands of
-chunks. One process may have the file open.
+chunks. One process may have the file open. All that is here is tested against Lite, and nothing against a server.
 """
 
 from __future__ import annotations

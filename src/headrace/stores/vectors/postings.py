@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,9 +28,12 @@ from headrace.stores.vectors.base import Terms
 Slots32 = npt.NDArray[np.int32]
 Stamps = npt.NDArray[np.uint32]
 Weights = npt.NDArray[np.float32]
+Flags = npt.NDArray[np.bool_]
 
 _FIRST = 4
 _WORTH_CLEANING = 64
+# From this length on it is worth asking whether a list must be read at all; up to so many points are looked up instead.
+_LONG, _FEW = 2_048, 256
 
 
 @dataclass(slots=True)
@@ -42,6 +45,7 @@ class _List:
     weights: Weights
     used: int = 0
     live: int = 0
+    most: float = 0.0
 
     def append(self, slots: Slots32, stamps: Stamps, weights: Weights) -> None:
         used = self.used + len(slots)
@@ -50,6 +54,7 @@ class _List:
         place = slice(self.used, used)
         self.slots[place], self.stamps[place], self.weights[place] = slots, stamps, weights
         self.used, self.live = used, self.live + len(slots)
+        self.most = max(self.most, float(weights.max()))
 
     def _resize(self, size: int) -> None:
         # New arrays: a view goes on reading the old ones.
@@ -66,13 +71,32 @@ class _List:
         self.stamps = self.stamps[: self.used][fresh]
         self.weights = self.weights[: self.used][fresh]
         self.used = self.live = len(self.slots)
+        self.most = float(self.weights.max(initial=0.0))
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """One of a question's words: its list at that moment, what its weights are multiplied by, and the most it adds."""
+
+    word: int
+    factor: float
+    most: float
+    slots: Slots32
+    stamps: Stamps
+    weights: Weights
+
+    def add_to(self, scores: Weights, current: Stamps, passing: Flags | None) -> None:
+        fresh = current[self.slots] == self.stamps
+        if passing is not None:
+            fresh &= passing[self.slots]
+        scores[self.slots[fresh]] += np.float32(self.factor) * self.weights[fresh]
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """The lists of a query's words, at one moment: (factor, slots, stamps, weights) of each."""
+    """The lists of a question's words, at one moment; those that can add most come first."""
 
-    lists: Sequence[tuple[float, Slots32, Stamps, Weights]]
+    lists: Sequence[_Asked]
 
     def scores(self, current: Stamps) -> Weights:
         """Each slot's BM25 score, shape (len(current),); 0 where no word is found.
@@ -81,10 +105,62 @@ class View:
             current: The stamp of each slot's point at that moment.
         """
         found = np.zeros(len(current), np.float32)
-        for factor, slots, stamps, weights in self.lists:
-            fresh = current[slots] == stamps
-            found[slots[fresh]] += np.float32(factor) * weights[fresh]
+        for one in self.lists:
+            one.add_to(found, current, None)
         return found
+
+    def best(
+        self, k: int, current: Stamps, passing: Flags | None, weights_of: Callable[[int], Terms]
+    ) -> list[tuple[int, float]]:
+        """The k best as (slot, score), best first; exactly those of `scores`.
+
+        A common word's list is long and adds little. Once the k-th best has more than all the words that are left can
+        add, only those within reach of it can still get among the best; when they are few, their own words are looked
+        up instead of the lists (MaxScore: Turtle and Flood, "Query Evaluation: Strategies and Optimizations", 1995).
+
+        Args:
+            passing: Which slots may be found; None for all.
+            weights_of: A slot's words and their weights.
+        """
+        found = np.zeros(len(current), np.float32)
+        left = sum(one.most for one in self.lists)
+        for number, one in enumerate(self.lists):
+            if len(one.slots) > _LONG and number:
+                near = _within_reach(found, k, left)
+                if near is not None:
+                    rest = self.lists[number:]
+                    return _top([(slot, float(found[slot]) + _looked_up(weights_of(slot), rest)) for slot in near], k)
+            one.add_to(found, current, passing)
+            left -= one.most
+        touched = np.flatnonzero(found)
+        if len(touched) > k:
+            touched = touched[np.argpartition(-found[touched], k - 1)[:k]]
+        return _top(list(zip(touched.tolist(), found[touched].tolist(), strict=True)), k)
+
+
+def _within_reach(scores: Weights, k: int, left: float) -> list[int] | None:
+    """The slots that can still be among the k best if at most `left` is added to any; None if they are many."""
+    touched = np.flatnonzero(scores)
+    if len(touched) < k:
+        return None
+    least = float(np.partition(scores[touched], len(touched) - k)[len(touched) - k])
+    # A slot that has none of the words so far can get no more than what is left.
+    if least <= left:
+        return None
+    near = touched[scores[touched] >= least - left]
+    return near.tolist() if len(near) <= max(_FEW, 4 * k) else None
+
+
+def _looked_up(terms: Terms, words: Sequence[_Asked]) -> float:
+    """What these words add to a point's score."""
+    asked = np.array([one.word for one in words], np.uint32)
+    place = np.minimum(np.searchsorted(terms.ids, asked), len(terms.ids) - 1)
+    has = terms.ids[place] == asked
+    return float(np.dot(terms.weights[place] * has, np.array([one.factor for one in words], np.float32)))
+
+
+def _top(scored: list[tuple[int, float]], k: int) -> list[tuple[int, float]]:
+    return sorted(scored, key=lambda one: -one[1])[:k]
 
 
 class Postings:
@@ -146,7 +222,9 @@ class Postings:
     def load(self, words: Sequence[int], slots: Sequence[Slots32], weights: Sequence[Weights], current: Stamps) -> None:
         """What was dumped."""
         for word, mine, weighed in zip(words, slots, weights, strict=True):
-            self._lists[word] = _List(mine.copy(), current[mine], weighed.copy(), len(mine), len(mine))
+            self._lists[word] = _List(
+                mine.copy(), current[mine], weighed.copy(), len(mine), len(mine), float(weighed.max(initial=0.0))
+            )
 
     def view(self, query: Terms, points: int) -> View:
         """What a search for these words reads, among so many live points."""
@@ -154,10 +232,10 @@ class Postings:
         for word, weight in zip(query.ids.tolist(), query.weights.tolist(), strict=True):
             found = self._lists.get(word)
             if found is not None:
-                used = found.used
-                factor = weight * idf(points, found.live)
-                lists.append((factor, found.slots[:used], found.stamps[:used], found.weights[:used]))
-        return View(lists)
+                factor, used = weight * idf(points, found.live), found.used
+                arrays = found.slots[:used], found.stamps[:used], found.weights[:used]
+                lists.append(_Asked(word, factor, factor * found.most, *arrays))
+        return View(sorted(lists, key=lambda one: -one.most))
 
 
 def idf(points: int, frequency: int) -> float:
