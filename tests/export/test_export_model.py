@@ -143,6 +143,14 @@ def test_an_answer_of_no_use_leaves_the_passage_out(endpoint: Endpoint, data: Pa
     assert manifest["examples"]["removed"] == {"model_failed": 1}
 
 
+def test_a_passage_that_the_model_cannot_take_is_asked_once(endpoint: Endpoint, data: Path, tmp_path: Path) -> None:
+    """As one that is too long for it: the others go on."""
+    endpoint.answer = lambda body: (400, {}) if passage_of(body).endswith(" 3") else asks(body)
+    with model(endpoint, tmp_path) as instructor:
+        assert len(exported(data, tmp_path / "out", instructor)) == 5
+    assert len(endpoint.asked) == 6
+
+
 def test_a_busy_server_is_asked_again(endpoint: Endpoint, data: Path, tmp_path: Path) -> None:
     seen: set[str] = set()
 

@@ -121,7 +121,12 @@ def test_a_collection_is_a_tool(client: httpx.Client, news: Live) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
-    [({}, "query"), ({"query": 7}, "string"), ({"query": "x", "n": 1}, "only the arguments"), ({"query": "x", "k": "y"}, "k")],
+    [
+        ({}, "query"),
+        ({"query": 7}, "string"),
+        ({"query": "x", "n": 1}, "only the arguments"),
+        ({"query": "x", "k": "y"}, "k"),
+    ],
 )
 def test_a_model_is_told_what_is_wrong(news: Live, arguments, said) -> None:
     with pytest.raises(hr.InputError, match=said):

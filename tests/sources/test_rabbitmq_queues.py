@@ -123,6 +123,14 @@ def ready(rabbit: Rabbit, queue: str) -> int:
     return int(rabbit.do(lambda channel: channel.queue_declare(queue, passive=True)).message_count)
 
 
+def is_there(rabbit: Rabbit, queue: str) -> bool:
+    """Whether a queue can be used: after a start, one after the other comes back."""
+    try:
+        return ready(rabbit, queue) >= 0
+    except AMQPError:
+        return False
+
+
 def test_a_queue_that_is_not_there(rabbit: Rabbit) -> None:
     with nothing_left():
         with pytest.raises(ConfigError, match="declare=true"):
@@ -268,6 +276,20 @@ def test_a_stream_that_was_cut_tells_what_it_lost(rabbit: Rabbit) -> None:
     assert "k0" not in texts(model)
 
 
+def test_a_stream_that_was_made_again_is_read_from_its_beginning(rabbit: Rabbit) -> None:
+    queue = rabbit.queue("stream")
+    source = RabbitSource(rabbit.url(queue))
+    rabbit.publish(queue, [row(f"k{number}", "t") for number in range(5)])
+    position = read_all(source, SCHEMA)[-1].position
+    rabbit.delete(queue)
+    rabbit.do(lambda channel: channel.queue_declare(queue, durable=True, arguments={"x-queue-type": "stream"}))
+    rabbit.publish(queue, [row("new", "t")])
+    (batch,) = read_all(source, SCHEMA, position)
+    assert [change.row["id"] for change in batch.changes if change.row is not None] == ["new"]
+    assert "made again" in batch.letters[0].reason
+    assert read_all(source, SCHEMA, batch.position) == []
+
+
 def test_a_queue_that_is_deleted(rabbit: Rabbit) -> None:
     queue = rabbit.queue()
     with nothing_left(), closing(RabbitSource(rabbit.url(queue)).open(None, SCHEMA)) as reader:
@@ -371,5 +393,6 @@ def test_a_server_that_is_killed(rabbit: Rabbit, old_queues: Mapping[str, str]) 
             failure(reader)
         rabbit.start()
         for type, queue in old_queues.items():
+            until(lambda queue=queue: is_there(rabbit, queue), True)  # what is sent before that is lost
             churn(rabbit, queue, rng, rows[type], 100)
             read_until(readers[type], model[type], rows[type])

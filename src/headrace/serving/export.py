@@ -90,7 +90,7 @@ class _Candidate:
 
 def export(
     app: App,
-    data: Path,
+    data: str | Path,
     collection: Collection | str,
     path: str | Path,
     recipe: Recipe | None = None,

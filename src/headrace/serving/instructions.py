@@ -40,7 +40,8 @@ _ATTEMPTS = 3
 _MOST_WAIT = 10.0
 # So many failures with no success between them are no accident.
 _MOST_FAILURES = 20
-_REFUSED = frozenset({400, 401, 403, 404})
+_REFUSED = frozenset({401, 403, 404})
+_PASSING = frozenset({0, 408, 425, 429})
 _SCHEMA = "CREATE TABLE instructions (asked BLOB PRIMARY KEY, text TEXT NOT NULL) WITHOUT ROWID"
 
 
@@ -170,6 +171,8 @@ class ModelInstructor:
                 )
             if status == 200:
                 return _usable(answer)
+            if status < 500 and status not in _PASSING:
+                return None  # this passage will not do, as when it is too long for the model
             if attempt + 1 < _ATTEMPTS:
                 self._pause.wait(min(_MOST_WAIT, wait if wait is not None else 0.25 * 2**attempt))
         return None

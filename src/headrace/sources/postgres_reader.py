@@ -358,8 +358,8 @@ class PostgresReader:
             change = taken.changes[number]
             assert change is not None
             if wanted.key in found:
-                row = only(row_of(types, table.columns, found[wanted.key]), self._url.columns)
-                taken.changes[number] = replace(change, row=row)
+                whole = only(row_of(types, table.columns, found[wanted.key]), self._url.columns)
+                taken.changes[number] = replace(change, row=whole)
             elif change.key is not None:
                 taken.changes[number] = replace(change, op="delete", row=None)
             else:

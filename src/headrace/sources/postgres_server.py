@@ -13,7 +13,7 @@ from typing import Any
 
 import psycopg2
 from psycopg2 import errors, sql
-from psycopg2.extensions import BYTES  # type: ignore[attr-defined]  # not in the stubs
+from psycopg2.extensions import BYTES
 from psycopg2.extras import LogicalReplicationConnection
 
 from headrace.errors import ClosedError, ConfigError, StorageError
@@ -86,7 +86,7 @@ class Server:
         """
         if self._stop.is_set():
             raise ClosedError(f"the reader of {self._url.name} is closed; open the source again")
-        settings = _DEFAULTS | dict(self._url.connect)
+        settings: dict[str, Any] = _DEFAULTS | dict(self._url.connect)
         settings["options"] = f"{settings.get('options', '')} {postgres_values.SETTINGS} -c row_security=off".strip()
         settings["client_encoding"] = "UTF8"
         factory = LogicalReplicationConnection if replication else None

@@ -72,7 +72,7 @@ class Snapshot:
             query = sql.SQL("{}{} ORDER BY {}").format(query, beyond.format(key) if after else sql.SQL(""), key)
         self._connection = connection
         self._cursor = connection.cursor(name="headrace_snapshot")
-        value: Any = tuple(after or ()) if len(table.primary) > 1 else (after or [None])[0]
+        value: Any = tuple(after or ()) if len(table.primary) > 1 else (after[0] if after else None)
         self._cursor.execute(query, (value,) if after else None)
 
     def next(self, columns: tuple[str, ...] | None) -> Page:

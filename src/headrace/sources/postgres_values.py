@@ -96,6 +96,6 @@ def _text(text: str) -> str:
 
 def _array(element: Convert) -> Convert:
     """The library takes arrays apart; what is in them is ours."""
-    one = new_type((0,), "ELEMENT", lambda text, _: None if text is None else element(text))
+    one = new_type((0,), "ELEMENT", lambda text, _: None if text is None else element(str(text)))
     many = new_array_type((0,), "ARRAY", one)
     return lambda text: many(text, None)

@@ -54,7 +54,7 @@ def explained(error: BaseException, url: RabbitUrl) -> HeadraceError:
     if isinstance(error, HeadraceError):
         return error
     text = url.login.hide(str(error))[:500] or type(error).__name__
-    if isinstance(error, ChannelNotFoundEntity):
+    if isinstance(error, ChannelNotFoundEntity) and "home node" not in text:  # which is down, and may come back
         return ConfigError(f"{url.name} is not there; declare=true makes a queue ({text})")
     if isinstance(error, ProbableAuthenticationError | AuthenticationError | ChannelAccessRefused):
         return ConfigError(f"{url.name} refuses the login; check the user, the password and the rights ({text})")
@@ -80,6 +80,7 @@ class Link:
         received: How many came.
         overfull: Whether messages were left to the server for want of room.
         largest: Bytes of the largest message.
+        lost: The offset that a stream was to be read on from and does not have: it is read from its beginning.
     """
 
     def __init__(self, url: RabbitUrl, prefetch: int, offset: int | None) -> None:
@@ -89,6 +90,8 @@ class Link:
         self.inbox: Handover[Message] = Handover()
         self.received = self.largest = 0
         self.overfull = False
+        self.lost: int | None = None
+        self._resumed = offset is not None
         self._offset = url.start if offset is None and isinstance(url.start, int) else offset
         self._held: deque[tuple[int, int]] = deque()  # tags and sizes, in order
         self._held_bytes = self._confirmed = self._waiting = 0
@@ -144,7 +147,7 @@ class Link:
     def _run(self) -> None:
         with asyncio.Runner() as runner:
             self._loop = runner.get_loop()
-            self._stop, self._leaving = asyncio.Event(), asyncio.Event()
+            self._stop, self._leaving, self._anchored = asyncio.Event(), asyncio.Event(), asyncio.Event()
             self._started.set()
             runner.run(self._main())
 
@@ -214,28 +217,45 @@ class Link:
 
     async def _consume(self, connection: AbstractConnection) -> AbstractChannel:
         """Asks for messages, as of a stream first: the server says if it is none."""
+        if self.url.type in ("classic", "quorum"):
+            return await self._ask(connection, None)
+        # One before the first that is wanted: if it comes, the stream is the one that was read.
+        anchor = self._offset - 1 if self._offset and self._resumed else None
         start: Any = self.url.start if self._offset is None else self._offset
-        for arguments in ({_OFFSET: start}, None):
-            if arguments is not None and self.url.type in ("classic", "quorum"):
-                continue
-            channel = self._channel = await _channel(connection)
-            await channel.basic_qos(prefetch_count=self.prefetch, timeout=ANSWER)
-            self.stream = arguments is not None
+        try:
+            channel = await self._ask(connection, start if anchor is None else anchor)
+        except ChannelPreconditionFailed as error:
+            if self.url.type == "stream" or _OFFSET not in str(error):
+                raise
+            return await self._ask(connection, None)
+        if anchor is not None:
             try:
-                found = await channel.basic_consume(self.url.queue, self._received, arguments=arguments, timeout=ANSWER)
-            except ChannelPreconditionFailed as error:
-                if self.url.type == "stream" or arguments is None or _OFFSET not in str(error):
-                    raise
-                continue
-            self._tag = found.consumer_tag or ""
-            return channel
-        raise AssertionError("one of the two ways returns or raises")
+                await asyncio.wait_for(self._anchored.wait(), _LAST)
+            except TimeoutError:
+                self.lost, self._offset = self._offset, None
+                await channel.close()
+                return await self._ask(connection, "first")
+        return channel
+
+    async def _ask(self, connection: AbstractConnection, start: Any) -> AbstractChannel:
+        channel = self._channel = await _channel(connection)
+        self.stream = start is not None
+        await channel.basic_qos(prefetch_count=self.prefetch, timeout=ANSWER)
+        arguments: FieldTable | None = None if start is None else {_OFFSET: start}
+        found = await channel.basic_consume(self.url.queue, self._received, arguments=arguments, timeout=ANSWER)
+        self._tag = found.consumer_tag or ""
+        return channel
 
     async def _received(self, delivered: DeliveredMessage) -> None:
         tag, properties = delivered.delivery_tag or 0, delivered.header.properties
         headers = properties.headers or {}
         offset = _offset(delivered) if self.stream else None
-        if self.overfull or (offset is not None and self._offset is not None and offset < self._offset):
+        self._anchored.set()
+        if self.overfull:
+            return
+        if offset is not None and self._offset is not None and offset < self._offset:
+            if self._channel is not None:
+                self._spawn(self._channel.basic_ack(tag, wait=False))
             return
         size = len(delivered.body)
         self.received += 1

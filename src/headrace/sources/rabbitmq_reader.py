@@ -131,6 +131,9 @@ class RabbitReader:
     def _batch(self, link: Link, messages: list[Message]) -> Changes:
         changes: list[Change] = []
         letters: list[Letter] = []
+        if link.lost is not None:
+            letters.append(self._ended(link.lost))
+            self._offset = link.lost = None
         for message in messages:
             if message.offset is not None:
                 letters += self._gap(message.offset)
@@ -150,6 +153,14 @@ class RabbitReader:
             receipt=(self._number, messages[-1].tag),
             created=max(times, default=None),
         )
+
+    def _ended(self, offset: int) -> Letter:
+        """A stream that ends before what was read of it."""
+        reason = (
+            f"the stream ends before message {offset - 1}, which was read: it was made again, or its server has lost "
+            "messages; it is read from its beginning"
+        )
+        return Letter(reason, Trace(f"{self._url.queue}@{offset}"))
 
     def _gap(self, offset: int) -> list[Letter]:
         """What a stream no longer had when it was read on."""

@@ -26,7 +26,17 @@ _WHERE = {
     "VectorIndexContract": "headrace.testing.vectors",
     "VirtualClock": "headrace.testing.clock",
 }
-__all__ = [*_WHERE, "oracle", "strategies"]
+__all__ = [
+    "EmbedderContract",
+    "MachineContract",
+    "OnlineStoreContract",
+    "SourceContract",
+    "TableSourceContract",
+    "VectorIndexContract",
+    "VirtualClock",
+    "oracle",
+    "strategies",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -190,7 +190,7 @@ class OpenAIEmbedder:
             raise InputError(
                 "expected texts in Unicode, found a lone surrogate in one; decode it with errors='replace'"
             ) from None
-        problem = ""
+        problem, status = "", 0
         for attempt in range(self._attempts):
             if self._closed.is_set():
                 raise self._is_closed()
@@ -198,7 +198,7 @@ class OpenAIEmbedder:
             try:
                 status, headers, answer = self._post(content)
             except httpx.HTTPError as error:
-                problem = f"{type(error).__name__}: {error}"
+                problem, status = f"{type(error).__name__}: {error}", 0
             except RuntimeError:
                 raise self._is_closed() from None
             else:
@@ -212,6 +212,9 @@ class OpenAIEmbedder:
             if attempt + 1 == self._attempts or wait > _LONGEST_DELAY:
                 break
             self._closed.wait(wait)
+        if status == 500:
+            # Some servers answer so to a text that is too long for them, each time.
+            raise self._refusal(status, problem, texts)
         raise StorageError(f"{self._shown} could not be asked ({problem}), {attempt + 1} times; a later try may help")
 
     def _post(self, content: bytes) -> tuple[int, httpx.Headers, bytes]:
@@ -228,11 +231,13 @@ class OpenAIEmbedder:
 
     def _refusal(self, status: int, problem: str, texts: list[str]) -> InputError | StorageError:
         """Whose fault it is: a harmless text is tried."""
-        if status in _REFUSED and texts != [_PROBE]:
+        if status in _REFUSED | {500} and texts != [_PROBE]:
             self._request([_PROBE])
             which = "this text" if len(texts) == 1 else f"one of these {len(texts)} texts"
             return InputError(f"{self._shown} refuses {which}: {problem}")
         advice = "check OPENAI_API_KEY" if status in (401, 403) else "check the model's name and OPENAI_BASE_URL"
+        if status == 500:
+            advice = "a later try may help"
         return StorageError(f"{self._shown} refuses every text ({problem}); {advice}")
 
     def _vectors(self, answer: bytes, count: int) -> Vectors:

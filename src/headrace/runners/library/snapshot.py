@@ -10,6 +10,7 @@ all, in the order of the keys: two snapshots of the same version hold the same.
 
 from __future__ import annotations
 
+import importlib.metadata
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import closing
@@ -80,7 +81,7 @@ class Snapshot:
 
 def snapshot(
     app: App,
-    data: Path,
+    data: str | Path,
     collection: Collection | str,
     path: str | Path,
     *,
@@ -285,11 +286,9 @@ class Source:
         }
 
     def _manifest(self, what: What, version: int, stored: int | None, parts: Parts) -> dict[str, Any]:
-        from headrace import __version__  # at the top it would be a circle
-
         kinds = self._collection.table.schema.models
         return {
-            "headrace": __version__,
+            "headrace": importlib.metadata.version("headrace"),
             "app": self._app.name,
             "collection": self._collection.name,
             "table": self._collection.table.name,
