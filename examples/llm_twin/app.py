@@ -17,7 +17,7 @@ from typing import Literal
 
 import headrace as hr
 
-QUEUE = "rabbitmq://localhost:5672/?queue=twin&format=change&declare=true&type=quorum"
+QUEUE = "rabbitmq://localhost:5672/?queue=twin&format=change&declare=true&type=classic"
 SOURCE = os.environ.get("HEADRACE_TWIN", QUEUE) or None
 EMBED = os.environ.get("HEADRACE_TWIN_EMBED", "minilm")
 # A model that was trained on code finds code better: "sentence-transformers:NAME", say. It gets an index of its own.
@@ -74,7 +74,11 @@ twin = app.collection(
     # Posts come with emoji, styled letters and links; an article's are part of it; code is left as it is.
     clean={Post: hr.clean(), Article: hr.clean(without=["emoji"]), Code: False},
     # A post is one thought and one chunk; articles are cut at headings and paragraphs; code at functions and classes.
-    chunk={Post: hr.chunk(tokens=128, overlap=0), Article: hr.chunk(tokens=256, overlap=32), Code: hr.chunk(tokens=256)},
+    chunk={
+        Post: hr.chunk(tokens=128, overlap=0),
+        Article: hr.chunk(tokens=256, overlap=32),
+        Code: hr.chunk(tokens=256),
+    },
     embed={Code: EMBED_CODE, "*": EMBED},
     index=INDEX,
     filters=["type", "author", "platform", "repository", "language", "published"],

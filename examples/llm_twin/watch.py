@@ -71,7 +71,11 @@ class State:
         """Remembers what the broker has confirmed, all of it or nothing; without a token, of a snapshot under way."""
         with self._file:
             for change in changes:
-                verb = "DELETE FROM keys WHERE key = ?" if change["op"] == "delete" else "INSERT OR IGNORE INTO keys VALUES (?)"
+                verb = (
+                    "DELETE FROM keys WHERE key = ?"
+                    if change["op"] == "delete"
+                    else "INSERT OR IGNORE INTO keys VALUES (?)"
+                )
                 self._file.execute(verb, (change["key"],))
             if token is not None:
                 self._file.execute("INSERT OR REPLACE INTO token VALUES (1, ?)", (json.dumps(token),))
@@ -126,21 +130,24 @@ class Watcher:
         self._channel, self._queue, self._state = channel, queue, state
 
     async def run(self) -> None:
-        """Publishes until it is cancelled, or something is away."""
+        """Publishes until it is cancelled, or something is away; returns when the collection has to be read anew."""
         if self._state.token() is None:
             await self._snapshot()
         try:
             await self._follow()
+            log.warning("the collection was dropped or renamed: what is there under its name is read whole")
         except OperationFailure as error:
             if error.code not in _LOST:
                 raise
-            log.warning("the database's log no longer reaches back to where this stopped: reading the collection whole")
-            self._state.forget()
+            log.warning("the database's log no longer reaches back to where this stopped: the collection is read whole")
+        self._state.forget()
 
     async def _snapshot(self) -> None:
         """All documents, at the version of the moment before; then deletes of those that are not there any more."""
         hello = await self._collection.database.command("hello")
-        version = version_of(hello["$clusterTime"]["clusterTime"] if "$clusterTime" in hello else hello["operationTime"])
+        version = version_of(
+            hello["$clusterTime"]["clusterTime"] if "$clusterTime" in hello else hello["operationTime"]
+        )
         async with await self._collection.watch() as stream:
             token = stream.resume_token
         known = set(self._state.keys())
@@ -158,6 +165,7 @@ class Watcher:
         log.info("the collection has been published whole")
 
     async def _follow(self) -> None:
+        """The change stream, until the server ends it."""
         stream = await self._collection.watch(
             [{"$project": {"updateDescription": 0}}],
             full_document="updateLookup",
@@ -172,12 +180,16 @@ class Watcher:
     async def _publish(self, changes: Iterable[Change]) -> None:
         """Sends changes in order, and returns once the broker has confirmed them all."""
         messages = [
-            aio_pika.Message(body(change), delivery_mode=aio_pika.DeliveryMode.PERSISTENT, content_type="application/json")
+            aio_pika.Message(
+                body(change), delivery_mode=aio_pika.DeliveryMode.PERSISTENT, content_type="application/json"
+            )
             for change in changes
         ]
         exchange = self._channel.default_exchange
         # What is sent first is first in the queue; only the confirms are waited for together.
-        await asyncio.gather(*(exchange.publish(message, self._queue, mandatory=True, timeout=30) for message in messages))
+        await asyncio.gather(
+            *(exchange.publish(message, self._queue, mandatory=True, timeout=30) for message in messages)
+        )
 
 
 async def _batches(stream: Any) -> AsyncIterator[tuple[list[Change], Mapping[str, Any]]]:
@@ -190,6 +202,8 @@ async def _batches(stream: Any) -> AsyncIterator[tuple[list[Change], Mapping[str
     version, token = None, None
     while stream.alive:
         event = await stream.try_next()
+        if event is not None and event["operationType"] == "invalidate":
+            break
         if event is None or (len(changes) >= BATCH and version_of(event["clusterTime"]) != version):
             if token is not None:
                 yield list(changes.values()), token
@@ -200,9 +214,9 @@ async def _batches(stream: Any) -> AsyncIterator[tuple[list[Change], Mapping[str
         if change is not None:
             changes.pop(change["key"], None)
             changes[change["key"]] = change
-        elif event["operationType"] in ("drop", "rename", "dropDatabase", "invalidate"):
-            raise SystemExit("watch: the collection was dropped or renamed: nothing is deleted; say what to do next")
         version, token = version_of(event["clusterTime"]), event["_id"]
+    if token is not None:
+        yield list(changes.values()), token
 
 
 async def watch(options: argparse.Namespace) -> None:
@@ -216,7 +230,7 @@ async def watch(options: argparse.Namespace) -> None:
                 connection = await aio_pika.connect(options.rabbitmq, timeout=5)
                 async with connection:
                     channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
-                    await channel.declare_queue(options.queue, durable=True, arguments={"x-queue-type": "quorum"})
+                    await channel.declare_queue(options.queue, durable=True, arguments={"x-queue-type": options.type})
                     print(f"following {options.database}.{options.collection} into {options.queue}", flush=True)
                     backoff = 0.1
                     await Watcher(collection, channel, options.queue, state).run()
@@ -238,6 +252,7 @@ def parser() -> argparse.ArgumentParser:
     rabbitmq = os.environ.get("RABBITMQ_URL", "amqp://localhost:5672/")
     made.add_argument("--rabbitmq", default=rabbitmq, metavar="URL", help="or RABBITMQ_URL")
     made.add_argument("--queue", default="twin", help="(%(default)s)")
+    made.add_argument("--type", default="classic", choices=("classic", "quorum"), help="of the queue (%(default)s)")
     made.add_argument("--state", default="watch.db", metavar="FILE", help="what it remembers (%(default)s)")
     return made
 

@@ -12,10 +12,11 @@ from tempfile import TemporaryDirectory
 
 import polars as pl
 import pytest
-from exported import NOW, Standing, delete, newsroom, store_at, stored, upsert, written
+from exported import NOW, Article, Standing, delete, newsroom, store_at, stored, upsert, written
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headrace.documents.states import Raw
 from headrace.errors import InputError, StorageError, UnknownNameError
 from headrace.runners.library import snapshot as snapshots
 from headrace.runners.library.snapshot import snapshot
@@ -43,10 +44,10 @@ def test_a_version_is_the_history_replayed_up_to_it(batches: list[list[tuple[str
                 if applied.changed:
                     states.append({**states[-1], key: body} if body is not None else _without(states[-1], key))
         version = round(share * store.seq)
-        with_app_open = snapshot(newsroom(), data, "library", data / "out", version=version)
-        rows = with_app_open.frame().select("key", "text").collect().rows()
+        made = snapshot(newsroom(), data, "library", data / "out", version=version)
+        rows = made.frame().select("key", "text").collect().rows()
         store.close()
-        assert rows == sorted((key, body.strip()) for key, body in _cleaned(states[version]).items())
+        assert rows == sorted(_cleaned(states[version]).items())
 
 
 def _without(state: dict[str, str], key: str) -> dict[str, str]:
@@ -54,8 +55,11 @@ def _without(state: dict[str, str], key: str) -> dict[str, str]:
 
 
 def _cleaned(state: dict[str, str]) -> dict[str, str]:
-    handler = newsroom().collections["library"].handlers.handler("article")
-    return {key: handler.cleaning.apply(body, "plain") for key, body in state.items()}
+    handlers = newsroom().collections["library"].handlers
+    return {
+        key: handlers.cleaned(Raw(key, "article", Article(id=key, title="", body=body), 1, 0)).text
+        for key, body in state.items()
+    }
 
 
 def test_a_row_has_all_that_is_known_of_a_document(tmp_path: Path) -> None:

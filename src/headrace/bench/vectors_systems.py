@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headrace.bench.vectors_data import COLUMNS, DIMENSION, Chunks, id_of, number_of
-from headrace.stores.vectors.base import Query, VectorIndex
+from headrace.stores.vectors.base import Query, Terms, VectorIndex
 from headrace.stores.vectors.hosted import HostedStore
 
 Question = npt.NDArray[np.float32]
@@ -29,6 +29,10 @@ class Ours:
 
     def search(self, question: Question, k: int) -> list[int]:
         return [number_of(one) for one, _ in self.index.search(Query(k, question)).dense]
+
+    def both(self, question: Question, terms: Terms, k: int) -> None:
+        """By meaning and by words, as a collection asks."""
+        self.index.search(Query(k, question, terms))
 
     def memory(self) -> int:
         """Resident bytes of the index's process and of what it has started."""

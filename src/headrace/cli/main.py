@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from headrace.cli import letters, server, status, tables
+from headrace.cli import export, letters, server, status, tables
 from headrace.cli.apps import load_app
 from headrace.errors import HeadraceError
 
@@ -127,6 +127,7 @@ def parser() -> argparse.ArgumentParser:
         commands.add_parser(name, help=text, add_help=False)
     _dead_letters(commands)
     _tables(commands)
+    export.add(commands, _described)
     return made
 
 

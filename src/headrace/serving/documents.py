@@ -104,7 +104,7 @@ def wait(library: Library, collection: Collection, after: Token | str, timeout: 
         if table not in library.tables or not isinstance(seq, int):
             raise InputError(f"the token names the table {table!r}, which this app does not have")
         if table == collection.table.name and not library.followed(collection.name, seq, timeout):
-            problem = library.collections[collection.name].problem
+            problem = library.collections[collection.name].trouble()
             raise StaleError(
                 f"{collection.name}: expected to see the write of the token within {timeout} s; "
                 f"the collection is not there yet{': ' + problem if problem else ''}"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from headrace.document import Document
-from headrace.errors import InputError, StaleError, TooLargeError, UnknownNameError
+from headrace.errors import InputError, StaleError, TooLargeError
 from headrace.features.view import View
 from headrace.registry import DEFAULT as CONNECTORS
 from headrace.runners.base import Runner
@@ -21,6 +21,7 @@ from headrace.runners.library.figures import LibraryFigures
 from headrace.runners.progress import reached
 from headrace.schema import Event
 from headrace.serving import documents, pushed, status, tools
+from headrace.serving.live_documents import LiveDocuments
 from headrace.serving.rows import Row, RowMaker
 from headrace.serving.stats import Stats, measure
 from headrace.serving.token import Token, token_text
@@ -28,8 +29,7 @@ from headrace.units import MAX_TIME, MIN_TIME, SECOND, duration, format_duration
 
 if TYPE_CHECKING:
     from headrace.app import App, Stream
-    from headrace.declarations import Collection, Table
-    from headrace.runners.library.hits import Hit
+    from headrace.declarations import Table
     from headrace.runners.library.library import Library
     from headrace.stores.dead_letters import DeadLetters
 
@@ -42,7 +42,7 @@ Rows = (
 MOST_KEYS = 100_000
 
 
-class Live:
+class Live(LiveDocuments):
     """An app while it runs; made by `app.open()`, closed by leaving its `with` block.
 
     Every method may be called from any thread.
@@ -55,7 +55,7 @@ class Live:
         self._limit = app.lag_limit / SECOND
         self.started = time.monotonic()
         self._runner: Runner = CONNECTORS.find("runner", app.runner).load()(app, path)
-        self._library = None
+        self._library: Library | None = None
         try:
             if app.tables:
                 self._library = documents.open_library(app, path, self._runner)
@@ -101,20 +101,6 @@ class Live:
         if decoded.rejects:
             self._runner.set_aside(stream, decoded.rejects)
         return Token(positions, decoded.frame.height, decoded.rejects)
-
-    def delete(self, table: Table | type[Document] | str, keys: Iterable[Any]) -> Token:
-        """Takes rows out of a table; a key that is not there is passed over. When it returns that is stored.
-
-        Args:
-            table: A table, its model or its name.
-            keys: The key column's values; for several columns tuples in their order, or dicts.
-
-        Raises:
-            UnknownNameError: There is no such table.
-            InputError: A key is none of the table's; nothing is deleted.
-            StorageError: It could not be stored; nothing is deleted.
-        """
-        return documents.delete(self.library, self.app.table_of(table), keys)
 
     def drain(self, timeout: float | None = None) -> None:
         """Waits until all input that is there now has been processed.
@@ -221,50 +207,6 @@ class Live:
             self._wait(after, timeout)
         self._runner.alive()
         return target, wanted, self._runner.store.read_many(target.name, wanted, self._moment(target, now))
-
-    def search(
-        self,
-        collection: Collection | str,
-        query: str,
-        *,
-        k: int = 5,
-        where: pl.Expr | Mapping[str, Any] | None = None,
-        mode: str = "hybrid",
-        diversity: float = 0.0,
-        after: Token | str | None = None,
-        timeout: float = 10.0,
-    ) -> list[Hit]:
-        """The chunks of a collection that answer a question best, as they are at this moment.
-
-        Args:
-            collection: A collection or its name.
-            query: The question.
-            k: How many hits.
-            where: Only documents that pass: an expression such as ``pl.col("lang") == "en"``, or ``{"lang": "en"}``.
-            mode: "hybrid", "meaning" or "words".
-            diversity: From 0, the best, to 1, as different from each other as can be.
-            after: Wait until the search sees the write that returned this token.
-            timeout: How many seconds to wait for that.
-
-        Raises:
-            UnknownNameError: There is no such collection.
-            InputError: The query or the condition cannot be used.
-            StaleError: What was waited for did not come in time.
-            StorageError: The embedder or the index is out of reach.
-        """
-        target = self.app.collection_of(collection)
-        return documents.search(self.library, target, query, k, where, mode, diversity, after, timeout)
-
-    @property
-    def library(self) -> Library:
-        """The tables and collections of the app, running.
-
-        Raises:
-            UnknownNameError: It declares none.
-        """
-        if self._library is None:
-            raise UnknownNameError(f"the app {self.app.name!r} declares no tables; begin with app.table(Model)")
-        return self._library
 
     def now(self, view: View | str | Stream) -> int:
         """What `now` is for a view or stream, in microseconds; 0 for a stream on event time without events."""

@@ -305,6 +305,11 @@ class LiveCollection:
                 raise ClosedError(f"the collection {self.collection.name!r} is closed; open the app again")
         return held
 
+    def trouble(self) -> str | None:
+        """What is in the way: why it has stopped, or what is tried again."""
+        waited = (space.queue.problem for space in list(self.spaces.open.values()))
+        return self.failure or self.problem or next((one for one in waited if one is not None), None)
+
     def figures(self) -> CollectionFigures:
         """The counters."""
         with self.records.moment() as moment:
@@ -324,7 +329,7 @@ class LiveCollection:
             self._counts["written"],
             self._counts["removed"],
             len(self.spaces.filling()),
-            self.failure or self.problem,
+            self.trouble(),
         )
 
     def stop(self) -> None:

@@ -141,6 +141,11 @@ class Library:
                         return
                     table.problem = "old revisions could not be forgotten; see the log"
 
+    @property
+    def path(self) -> Path:
+        """Where tables, records and the embeddings are."""
+        return self._layout.path
+
     def now(self) -> int:
         """What ages are counted from, in microseconds since the Unix epoch."""
         return self._app.clock.now()

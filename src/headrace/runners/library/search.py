@@ -102,7 +102,7 @@ def search(live: LiveCollection, asked: Asked, now: int, timeout: float) -> Foun
     if not live.wait(lambda: live.ready, timeout):
         raise StaleError(
             f"{live.collection.name}: expected the collection to be open within {timeout} s; it is not: "
-            f"{live.problem or 'its embedder is being loaded'}"
+            f"{live.trouble() or 'its embedder is being loaded'}"
         )
     for _ in range(_TRIES):
         changes = live.readers.steady(timeout) if asked.where is not None else 0
