@@ -73,7 +73,7 @@ ARTICLES = {
 CODE = {
     "code-1": (
         "mara/backfill",
-        "backfill/retry.py",
+        "retry.py",
         '"""Calls that are tried again."""\n\n'
         "import random\nimport time\n\n\n"
         "def backoff(attempt: int, base: float = 0.1, most: float = 30.0) -> float:\n"
@@ -91,7 +91,7 @@ CODE = {
     ),
     "code-2": (
         "mara/backfill",
-        "backfill/window.py",
+        "window.py",
         '"""Tumbling windows over events that come out of order."""\n\n\n'
         "class Tumbling:\n"
         '    """Counts events in windows of a fixed size, by event time."""\n\n'

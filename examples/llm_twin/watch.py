@@ -31,6 +31,7 @@ from typing import Any
 
 import aio_pika
 from aio_pika.abc import AbstractChannel
+from aio_pika.exceptions import AMQPError, ChannelInvalidStateError
 from bson.codec_options import CodecOptions
 from bson.timestamp import Timestamp
 from pymongo import AsyncMongoClient
@@ -42,6 +43,8 @@ _IDLE_MS = 200
 _BACKOFF = 5.0  # seconds, at most, before what is away is tried again
 # What a server answers when its log no longer reaches back to a token: history lost, fatal, not found, not resumable.
 _LOST = {286, 280, 136, 260, 50811}
+# What is tried again. A connection to the broker that breaks cancels what waits for it.
+AWAY = (ConnectionFailure, AMQPError, ChannelInvalidStateError, OSError, TimeoutError, asyncio.CancelledError)
 
 log = logging.getLogger("watch")
 Change = dict[str, Any]
@@ -185,11 +188,13 @@ class Watcher:
             )
             for change in changes
         ]
-        exchange = self._channel.default_exchange
+        send = self._channel.default_exchange.publish
         # What is sent first is first in the queue; only the confirms are waited for together.
-        await asyncio.gather(
-            *(exchange.publish(message, self._queue, mandatory=True, timeout=30) for message in messages)
-        )
+        sent = (send(message, self._queue, mandatory=True, timeout=30) for message in messages)
+        for answer in await asyncio.gather(*sent, return_exceptions=True):
+            # A connection that breaks cancels what waits for it, which is no wish of ours to stop.
+            if isinstance(answer, BaseException):
+                raise ConnectionError("the broker did not confirm all of a batch") from answer
 
 
 async def _batches(stream: Any) -> AsyncIterator[tuple[list[Change], Mapping[str, Any]]]:
@@ -234,7 +239,10 @@ async def watch(options: argparse.Namespace) -> None:
                     print(f"following {options.database}.{options.collection} into {options.queue}", flush=True)
                     backoff = 0.1
                     await Watcher(collection, channel, options.queue, state).run()
-            except (ConnectionFailure, aio_pika.exceptions.AMQPError, OSError, TimeoutError) as error:
+            except AWAY as error:
+                task = asyncio.current_task()
+                if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+                    raise
                 log.warning("%s is away; trying again in %.1f s", type(error).__name__, backoff)
                 await asyncio.sleep(backoff)
                 backoff = min(backoff * 2, _BACKOFF)
@@ -261,6 +269,7 @@ def main(argv: list[str] | None = None) -> int:
     options = parser().parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="watch: %(message)s")
     logging.getLogger("watch").setLevel(logging.INFO)
+    logging.getLogger("aiormq").setLevel(logging.CRITICAL)  # what goes wrong is said here
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with suppress(KeyboardInterrupt):

@@ -1,5 +1,5 @@
 #!/bin/sh
-# What `make test-services` needs besides the package index: Java and Maven for Apache Kafka, and Debian's own Redis.
+# What `make test-services` needs besides the package index: Java and Maven for Apache Kafka and Debezium, Debian's own Redis, and RabbitMQ.
 # Installs what is missing with apt; on another system, install them by hand and run this again.
 set -eu
 
@@ -8,6 +8,7 @@ command -v java >/dev/null || missing="$missing default-jre-headless"
 command -v mvn >/dev/null || missing="$missing maven"
 command -v openssl >/dev/null || missing="$missing openssl"
 command -v redis-server >/dev/null || missing="$missing redis-server"
+[ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] || missing="$missing rabbitmq-server"
 if [ -n "$missing" ]; then
     if ! command -v apt-get >/dev/null; then
         echo "needed and not found:$missing (as Debian calls them); install them and run this again" >&2
