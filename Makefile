@@ -20,7 +20,7 @@ demo: $(BIN)/.made  ## a week of New York's flights, replayed and asked about
 	$(BIN)/headrace demo
 
 test: $(BIN)/.made  ## every test, the documentation's examples among them
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 3 --dist loadfile
 
 test-services: $(BIN)/.made  ## the tests that need servers which no wheel brings: installs and starts them, skips nothing
 	tests/services/install.sh

@@ -10,7 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from headrace.declarations import Collection, Publication, Table
+from headrace.declarations import OWN, Collection, Publication, Table
 from headrace.declarations import Stream as Stream
 from headrace.document import Document, TableSchema
 from headrace.errors import ConfigError, SchemaError, UnknownNameError, nearest
@@ -232,7 +232,7 @@ class App:
             index: Where the chunks are searched: "edge:", "memory:", "qdrant://…", "postgres://…", "milvus:…",
                 "pinecone:…".
             rerank: A function from a question and texts to scores, or an object with `scores`; orders the best anew.
-            filters: The columns that searches may filter by; all that can be if not given.
+            filters: The columns that searches may filter by; if not given, all that can be but those of `text`.
             about: What a model is told that it can find here.
 
         Raises:
@@ -246,13 +246,16 @@ class App:
         from headrace.documents.handlers import Handlers
 
         handlers = Handlers.of(source.schema, text=text, clean=clean, chunk=chunk, embed=embed)
-        columns = source.schema.columns
+        columns = {one: column for one, column in source.schema.columns.items() if one not in OWN}
         unknown = set(filters or ()) - set(columns)
         if unknown:
             raise SchemaError(
                 f"the table {source.name!r} cannot be filtered by {sorted(unknown)}; {nearest('', columns)}"
             )
-        kept = columns if filters is None else {one: columns[one] for one in filters}
+        searched = {one for kind in source.schema.models for one in handlers.columns(kind)}
+        kept = {one: column for one, column in columns.items() if one not in searched}
+        if filters is not None:
+            kept = {one: columns[one] for one in filters}
         made = Collection(label, inspect.cleandoc(about), source, handlers, index, rerank, kept)
         for spec in made.embedders().values():
             if isinstance(spec, str):

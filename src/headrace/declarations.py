@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from headrace.documents.rank import Reranker
 
 
+# What an index keeps of a point besides columns; no column of that name can be filtered by.
+OWN = frozenset({"document", "text"})
+
+
 @dataclass(frozen=True, eq=False)
 class Stream:
     """A named, typed, unbounded sequence of events.
@@ -108,6 +112,10 @@ class Collection:
     index: str
     rerank: Reranker | Callable[..., Any] | None
     columns: Mapping[str, Column]
+
+    def pipeline(self, kind: str) -> str:
+        """A text that changes when documents of a type would be made otherwise than they are now."""
+        return f"{self.handlers.fingerprint(kind)}/{','.join(sorted(self.columns))}"
 
     def embedders(self) -> dict[str, Any]:
         """Of each type, its embedder or the name of it."""

@@ -6,22 +6,28 @@ That the examples run is held by the `conftest.py` at the root, which makes each
 from __future__ import annotations
 
 import re
+import tomllib
 from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 import headrace as hr
-from headrace import cli, errors
+from headrace import cli, errors, filters
+from headrace.document import MOST_BYTES
+from headrace.documents import chunk, clean
 from headrace.features import bags
 from headrace.formats import pieces
 from headrace.ops import security
 from headrace.ops.metrics import HttpTally, exposition
 from headrace.runners import inbox
-from headrace.serving import body, connection, live, openapi, options
+from headrace.runners.library import search
+from headrace.serving import body, connection, library_routes, live, openapi, options
 from headrace.serving.http import MAX_BODY, MAX_KEYS
 from headrace.serving.problems import KINDS
+from headrace.sources import directory_url, mongodb_url, postgres_url, rabbitmq_url, web_url
 from headrace.sources.file_url import CHUNK, MAX_ROW, OPTIONS
+from headrace.stores.vectors import milvus, pgvector_link, pinecone, qdrant
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -42,6 +48,15 @@ class Traffic:
     """Clicks of a page."""
 
     clicks_1h = hr.count(over="1h")
+
+
+class Guide(hr.Document):
+    id: str
+    text: str
+
+
+guides = app.table(Guide)
+library = app.collection("library", guides, embed="hash", index="memory:")
 
 
 def page(name: str) -> str:
@@ -94,7 +109,7 @@ def test_every_route_is_in_the_reference() -> None:
     documented = {
         (method, re.sub(r"\{key\}.*", "{key}", path))
         for row in rows(page("reference"))
-        for method, path in re.findall(r"`(GET|POST) (/[^`]*)`", row[0])
+        for method, path in re.findall(r"`(GET|POST|PUT|DELETE) (/[^`]*)`", row[0])
     }
     with app.open() as opened:
         described = openapi.document(opened.app, False)
@@ -110,6 +125,9 @@ def template(path: str) -> str:
         ("/v1/features/traffic/{page}", "/v1/features/{view}/{key}"),
         ("/v1/features/traffic", "/v1/features/{view}"),
         ("/v1/tools/traffic", "/v1/tools/{name}"),
+        ("/v1/tables/guide", "/v1/tables/{table}"),
+        ("/v1/collections/library/search", "/v1/collections/{name}/search"),
+        ("/v1/tools/library", "/v1/tools/{name}"),
     ):
         if path == found:
             return written
@@ -146,6 +164,9 @@ def test_every_metric_is_in_the_guide_and_none_else() -> None:
         ["dead-letters", "list"],
         ["dead-letters", "show"],
         ["dead-letters", "replay"],
+        ["tables", "list"],
+        ["tables", "forget"],
+        ["export"],
     ],
 )
 def test_every_command_is_in_the_reference(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -193,6 +214,67 @@ def test_the_options_of_files_are_those_of_the_program() -> None:
 def test_the_variables_are_those_of_the_program() -> None:
     stated = {code for row in rows(page("operations")) for code in codes(row[0]) if code.startswith("HEADRACE_")}
     assert stated == {"HEADRACE_ONLINE", "HEADRACE_RUNNER", security.KEY_VARIABLE, security.FILE_VARIABLE}
+
+
+def test_the_limits_of_documents_are_those_of_the_program() -> None:
+    text = page("documents")
+    for stated in (
+        f"| {MOST_BYTES // MIB} MiB of text |",
+        f"| {search.MOST_HITS:,}; of a tool",
+        f"| {search.MOST_QUESTION:,} characters |",
+        f"| {filters.MOST_PARTS}, nested {filters.MOST_DEPTH} deep, with {filters.MOST_VALUES:,} values of at most "
+        f"{filters.MOST_TEXT:,} characters |",
+        f"| {library_routes.MOST_KEYS:,} |",
+        f"| {chunk.LEAST_TOKENS} to {chunk.MOST_TOKENS:,} |",
+    ):
+        assert stated in text
+
+
+def test_the_steps_of_cleaning_are_those_of_the_program() -> None:
+    stated = [code for row in rows(section("documents", "Cleaning")) for code in codes(row[0])]
+    assert tuple(stated) == clean.STEPS
+
+
+@pytest.mark.parametrize(
+    ("heading", "known"),
+    [
+        ("Postgres", postgres_url.OPTIONS),
+        ("MongoDB", mongodb_url.OPTIONS),
+        ("RabbitMQ", rabbitmq_url.OPTIONS),
+        ("Directories", directory_url.OPTIONS),
+        ("Pages and feeds", web_url.OPTIONS),
+    ],
+)
+def test_the_options_of_tables_sources_are_those_of_the_program(heading: str, known: tuple[str, ...]) -> None:
+    stated = {code for row in rows(section("tables", heading)) if len(row) == 3 for code in codes(row[0])}
+    assert set(known) <= stated
+
+
+@pytest.mark.parametrize(
+    ("index", "known"),
+    [
+        ("`qdrant://`", qdrant.OPTIONS),
+        ("`postgres://`", pgvector_link.OPTIONS),
+        ("`milvus:`", milvus.OPTIONS),
+        ("`pinecone:`", pinecone.OPTIONS),
+    ],
+)
+def test_the_options_of_indexes_are_those_of_the_program(index: str, known: dict[str, str]) -> None:
+    row = next(row for row in rows(section("documents", "Indexes")) if row[0] == index)
+    assert set(known) <= codes(row[1])
+
+
+def test_the_extras_are_those_of_the_package() -> None:
+    stated = {code for row in rows(section("reference", "Extras")) for code in codes(row[0])}
+    given = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert stated == set(given)
+
+
+def section(name: str, heading: str) -> str:
+    """What stands under a heading of a page, its subsections among it."""
+    found = re.search(rf"^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", page(name), re.MULTILINE | re.DOTALL)
+    assert found is not None, heading
+    return found[1]
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.documents.rank import fuse, mmr
+from headrace.documents.rank import blend, fuse, mmr
 from headrace.errors import ConfigError
 
 
@@ -58,3 +58,29 @@ def test_what_cannot_work_is_refused() -> None:
         mmr(_unit([1, 0]), np.ones(1), 1, 2)
     with pytest.raises(ConfigError, match=r"expected 2 vectors as rows, found an array of shape \(1, 2\)"):
         mmr(_unit([1, 0]), np.ones(2), 1)
+
+
+def test_a_blend_knows_how_good_a_match_is() -> None:
+    """The only text with a rare word wins over one that is mediocre by both; ranks would have it the other way."""
+    meaning = [("near", 0.31), ("mediocre", 0.30), ("far", 0.10)]
+    words = [("rare", 9.0), ("mediocre", 1.5), ("near", 1.0)]
+    assert next(one for one, _ in blend([meaning], [words])) == "rare"
+    assert fuse([["near", "mediocre", "far"], ["rare", "mediocre", "near"]], 1)[0][0] != "rare"
+
+
+def test_a_blend_with_a_weight_of_one_list_is_that_list() -> None:
+    meaning, words = [("a", 0.9), ("b", 0.5)], [("b", 4.0), ("c", 2.0)]
+    assert blend([meaning], [words], 1.0) == [("b", 1.0), ("c", 0.5), ("a", 0.0)]
+    assert [one for one, _ in blend([meaning], [], 0.0)] == ["a", "b"]
+    assert blend([], [], 0.5) == []
+
+
+def test_where_all_cosines_are_alike_the_words_decide() -> None:
+    assert blend([[("a", 0.7), ("b", 0.7)]], [[("b", 2.0), ("a", 1.0)]])[0][0] == "b"
+
+
+def test_a_blend_of_several_indexes_measures_words_by_the_best_of_all() -> None:
+    found = dict(blend([[("a", 0.5)], [("b", 0.9)]], [[("a", 1.0)], [("b", 4.0)]], 0.6))
+    assert found == pytest.approx({"a": 0.15, "b": 0.6})
+    with pytest.raises(ConfigError):
+        blend([], [], 1.5)

@@ -85,6 +85,11 @@ class TestConditions:
         with pytest.raises(InputError, match="lang"):
             live.search("library", "storm", where={"language": "en"})
 
+    def test_the_text_itself_is_not_filtered_by_unless_it_is_asked_for(self, live):
+        assert set(live.app.collections["library"].columns) == {"id", "lang", "year", "updated"}
+        with pytest.raises(hr.SchemaError, match="cannot be filtered by"):
+            newsroom(filters=["text"])
+
 
 class TestArguments:
     @pytest.mark.parametrize(
@@ -143,6 +148,30 @@ class TestBadInput:
             embedder.up.set()
             assert len(live.search("library", "water", after=token, timeout=30)) == 1
 
+    def test_a_dead_letter_that_is_replayed_is_made_anew(self):
+        embedder = Poisoned()
+        with newsroom(embed=embedder).open() as live:
+            live.push("article", article("a", "this is poison"))
+            live.drain(10)
+            embedder.refuses = "nothing"
+            assert live.replay_dead_letters() == (1, 0)
+            live.drain(10)
+            assert len(live.search("library", "poison")) == 1
+            assert live.stats().collections["library"].failed == 0
+
+    def test_what_a_source_brought_stays_untrusted_when_it_is_replayed(self, live):
+        raw = b'{"id": "w", "title": "t", "body": "from outside"}'
+        live.dead_letters.add("article", "https://example.org", 1, [("it was broken", raw)])
+        live.replay_dead_letters([live.dead_letters.list()[-1].id])
+        live.drain(10)
+        assert [hit.trusted for hit in live.search("library", "outside")] == [False]
+
+    def test_an_erased_document_leaves_no_revision(self, live):
+        live.push("article", [article("a", "secret"), article("b", "kept")])
+        live.delete("article", ["a"], erase=True)
+        store = live.library.tables["article"].store
+        assert [one.key for one in store.as_of(seq=2)] == ["b"]
+
 
 class Poisoned:
     """The hash embedder, but for texts that it refuses, and times when it is away."""
@@ -156,6 +185,7 @@ class Poisoned:
         self.name = "poisoned"
         self.dimension = self._inner.dimension
         self.limit = self._inner.limit
+        self.refuses = "poison"
 
     def offsets(self, text):
         return self._inner.offsets(text)
@@ -163,7 +193,7 @@ class Poisoned:
     def embed(self, texts, kind="document"):
         if not self.up.is_set():
             raise StorageError("the embedder is away")
-        if any("poison" in text for text in texts) and kind == "document":
+        if any(self.refuses in text for text in texts) and kind == "document":
             raise InputError("the embedder refuses poison")
         return self._inner.embed(texts, kind)
 

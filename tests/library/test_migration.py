@@ -55,6 +55,16 @@ def test_a_cleaner_embeds_only_what_it_changes(tmp_path):
         assert live.stats().collections["library"].embedded == 1
 
 
+def test_more_filters_make_old_documents_anew(tmp_path):
+    filled(tmp_path, filters=["lang"])
+    with open_at(tmp_path, filters=["lang", "year"]) as live:
+        token = live.push("article", article("new", "A harbour story.", year=1999))
+        settle(live)
+        assert live.search("library", "harbour", where={"year": {"gte": 2000}}, after=token) == []
+        assert len(live.search("library", "harbour", k=50, where={"year": None})) == 20
+        assert [hit.document for hit in live.search("library", "harbour", where={"year": 1999})] == ["new"]
+
+
 class Gated(HashEmbedder):
     """A new embedder that is slow to come: it waits for a signal."""
 

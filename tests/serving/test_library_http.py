@@ -140,6 +140,9 @@ def test_the_client_has_the_same_methods(client: httpx.Client, address: str) -> 
         assert [(hit.document, hit.trusted, hit.headings) for hit in found] == [("b", True, found[0].headings)]
         token = remote.delete(Article, ["b"])
         assert [hit.document for hit in remote.search("library", "harbour", after=token)] == ["a"]
+        token = remote.push("article", pl.DataFrame(ROWS))
+        assert (token.accepted, len(remote.search("library", "harbour", after=token))) == (2, 2)
+        remote.delete("article", ["b"], erase=True)
         assert remote.push(Article, [{"id": "z"}]).rejected[0].row == 0
         assert remote.stats().collections["library"].documents == 1
 

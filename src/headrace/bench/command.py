@@ -17,6 +17,8 @@ ABOUT = {
     "kafka": "a topic's messages to every key's trailing sum, beside the bare consumer, Bytewax and Quix Streams",
     "embed": "MiniLM's texts/s and its vectors, beside sentence-transformers and FastEmbed",
     "vectors": "searches of an index while chunks are written and deleted: latency, recall, memory, with peers",
+    "documents": "a corpus's history replayed: what is embedded again; edit → searchable; with peers",
+    "retrieval": "titles and headings as questions: words, meaning and both, by embedder, with intervals",
     "freshness": "an event's scheduled time to its being visible to a read, at several rates",
 }
 
@@ -43,6 +45,12 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--no-peers", action="store_true", help="features and reads: Headrace alone")
     made.add_argument("--plot", type=Path, metavar="FILE", help="query: draw the figures, as in query.svg")
     made.add_argument("--chunks", type=positive, help="vectors: how many are live (1,000,000)")
+    made.add_argument(
+        "--data",
+        type=Path,
+        metavar="FILE",
+        help="documents, retrieval: a Parquet file of revisions (seq, op, id, text; default: HEADRACE_PEPS)",
+    )
     made.add_argument("--brokers", metavar="HOST:PORT", help="kafka: a broker that runs (default: starts a light one)")
     made.add_argument("--seed", type=int, default=1, help="of the generated events (1)")
     return made
@@ -94,6 +102,17 @@ def measure(options: argparse.Namespace) -> Report:
         from headrace.bench import embed
 
         return embed.run(runs=options.runs, seed=options.seed, peers=not options.no_peers)
+    if options.name == "documents":
+        from headrace.bench import documents
+
+        seconds = {} if options.seconds is None else {"seconds": options.seconds}
+        return documents.measure(
+            data=options.data, runs=options.runs, seed=options.seed, peers=not options.no_peers, **seconds
+        )
+    if options.name == "retrieval":
+        from headrace.bench import retrieval
+
+        return retrieval.measure(data=options.data, seed=options.seed)
     from headrace.bench import freshness
 
     return freshness.run(runs=options.runs, seed=options.seed, **given)

@@ -115,5 +115,7 @@ def app(embed: Any, index: str, **options: Any) -> hr.App:
     """One table and one collection of such documents."""
     made = hr.App("bench-documents")
     table = made.table(Pep, name=TABLE)
-    made.collection(COLLECTION, table, embed=embed, index=index, **{"text": ["title", "text"]} | options)
+    made.collection(
+        COLLECTION, table, embed=embed, index=index, **{"text": ["title", "text"], "filters": ["id", "title"]} | options
+    )
     return made

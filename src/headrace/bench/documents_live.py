@@ -1,7 +1,7 @@
 """The live half of the `documents` benchmark: an edit at its scheduled time → a search finds it.
 
-The edits are real ones: the last revisions of documents that were there before, in their order, each with a paragraph
-of its own in the middle that says a word which is nowhere else. They are pushed at a rate, whether or not those before
+The edits are real ones, revisions of documents that are there, each with a paragraph in the middle that says a word
+which is nowhere else. They are pushed at a rate, whether or not those before
 are through (open loop). A thread of its own then searches for the word with `after=` the push's token; the edit is
 searchable when that search has come back with the word. So a latency is the wait for the schedule to be caught up with,
 the push, the wait for the collection, and the search itself.
@@ -10,6 +10,7 @@ the push, the wait for the collection, and the search itself.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -57,27 +58,36 @@ class Script:
 
     Attributes:
         base: Texts by document.
-        rounds: Of each round the edits, of each document one: its next revision.
+        rounds: The edits of each round, in order.
     """
 
     base: dict[str, str]
     rounds: list[list[Edit]]
 
     @classmethod
-    def of(cls, revisions: pl.DataFrame, rounds: int, seed: int) -> Script:
-        """Each document at a moment of its life, drawn by chance, and the revisions that followed in fact."""
+    def of(cls, revisions: pl.DataFrame, rounds: int, count: int, seed: int) -> Script:
+        """Edits as they come in fact: a document as often as it has revisions, each the one after the one before.
+
+        Where in its history a document begins is drawn by chance; so is the order of the documents.
+
+        Args:
+            count: Edits of a round.
+        """
         rng = np.random.default_rng(seed)
-        upserts = revisions.filter(pl.col("op") == "upsert")
-        base: dict[str, str] = {}
+        upserts = revisions.filter(pl.col("op") == "upsert").group_by("id", maintain_order=True).agg("text")
+        texts = {str(id): found for id, found in upserts.iter_rows()}
+        many = np.array([len(found) - 1 for found in texts.values()], dtype=np.float64)
+        if not many.any():
+            raise BenchError("expected documents with several revisions in the data, found none")
+        drawn = [list(texts)[place] for place in rng.choice(len(many), rounds * count, p=many / many.sum())]
+        wanted = Counter(drawn)
+        places = {id: int(rng.integers(max(len(found) - wanted[id], 1))) for id, found in texts.items()}
+        base = {id: found[places[id]] for id, found in texts.items()}
         planned: list[list[Edit]] = [[] for _ in range(rounds)]
-        for (id,), found in upserts.group_by("id", maintain_order=True):
-            texts = found["text"].to_list()
-            start = int(rng.integers(max(len(texts) - rounds, 1)))
-            base[str(id)] = texts[start]
-            for turn, text in enumerate(texts[start + 1 : start + 1 + rounds]):
-                planned[turn].append(Edit(str(id), text))
-        for edits in planned:
-            rng.shuffle(edits)  # type: ignore[arg-type]  # a list will do
+        for number, id in enumerate(drawn):
+            places[id] += 1
+            if places[id] < len(texts[id]):
+                planned[number // count].append(Edit(id, texts[id][places[id]]))
         return cls(base, planned)
 
 
@@ -118,9 +128,9 @@ class Library:
         self._model.loading = False
         self._model.embed(["warm"], "query")
 
-    def _load(self, rows: list[dict[str, Any]]) -> None:
-        for start in range(0, len(rows), _LOADED_AT_ONCE):
-            token = self.live.push(TABLE, rows[start : start + _LOADED_AT_ONCE])
+    def _load(self, rows: list[dict[str, Any]], at_once: int = _LOADED_AT_ONCE) -> None:
+        for start in range(0, len(rows), at_once):
+            token = self.live.push(TABLE, rows[start : start + at_once])
             self.live.search(COLLECTION, "loaded", k=1, mode="words", after=token, timeout=_PATIENCE)
 
     def trial(self, rate: float, seconds: float, *, warm: bool = False) -> Trial:
@@ -135,10 +145,14 @@ class Library:
         planned = self._script.rounds[self._next % len(self._script.rounds)][: int(rate * seconds)]
         self._next += 1
         marks = [f"zq{self._next}x{turn:06d}" for turn in range(len(planned))]
-        rows = [marked(edit, mark) for edit, mark in zip(planned, marks, strict=True)]
+        rows, said = [], dict[str, list[str]]()
+        for edit, mark in zip(planned, marks, strict=True):
+            # A document's next edit may overtake this one; it says its word, too.
+            said.setdefault(edit.id, []).append(mark)
+            rows.append(marked(edit, said[edit.id]))
         if warm:
-            self._load(rows)
-            self._load([self._rows[edit["id"]] for edit in rows])
+            self._load(rows, 1)
+            self._load([self._rows[id] for id in said])
         self._rows |= {edit["id"]: edit for edit in rows}
         return self._timed(rows, marks, rate)
 
@@ -174,7 +188,7 @@ class Library:
         seq = next(iter(token.positions.values()))
         self.live.library.followed(COLLECTION, int(seq), _PATIENCE)
         followed = time.perf_counter_ns()
-        hits = self.live.search(COLLECTION, mark, k=_FOUND, mode="words", after=token, timeout=_PATIENCE)
+        hits = self.live.search(COLLECTION, mark, k=_FOUND, after=token, timeout=_PATIENCE)
         now = time.perf_counter_ns()
         if not any(mark in hit.text for hit in hits):
             raise BenchError(f"an edit that was followed was not found by its word {mark}")
@@ -184,10 +198,10 @@ class Library:
         self.live.close()
 
 
-def marked(edit: Edit, mark: str) -> dict[str, Any]:
+def marked(edit: Edit, marks: Sequence[str]) -> dict[str, Any]:
     """An edit with a paragraph of its own in the middle of its document."""
     text = edit.text or ""
     place = text.find("\n\n", len(text) // 2)
     place = len(text) if place < 0 else place
-    said = f"\n\nThe word of this revision is {mark}, and no other says it."
+    said = f"\n\nThese words are said here and nowhere else: {', '.join(marks)}."
     return row(edit.id, text[:place] + said + text[place:])

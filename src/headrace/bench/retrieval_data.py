@@ -87,11 +87,7 @@ def _chosen(documents: dict[str, str], count: int, rng: np.random.Generator) -> 
 
 
 def _sections(text: str) -> list[re.Match[str]]:
-    return [
-        match
-        for match in _HEADING.finditer(text)
-        if abs(len(match["rule"]) - len(match["text"].strip())) <= 2
-    ]
+    return [match for match in _HEADING.finditer(text) if abs(len(match["rule"]) - len(match["text"].strip())) <= 2]
 
 
 def _without(id: str, text: str, headings: set[str]) -> tuple[str, list[Question]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -126,7 +127,7 @@ class Lance:
 
 
 class QdrantLocal:
-    """qdrant-client's local mode: exact, in Python and NumPy."""
+    """qdrant-client's local mode: exact, in Python and NumPy; not made for several threads, so here they take turns."""
 
     def __init__(self, chunks: Chunks, folder: Path) -> None:  # noqa: ARG002 - of the same kind as the others
         self._chunks, self._models = chunks, import_module("qdrant_client.models")
@@ -134,17 +135,20 @@ class QdrantLocal:
         self._client = import_module("qdrant_client").QdrantClient(":memory:")
         params = models.VectorParams(size=DIMENSION, distance=models.Distance.DOT)
         self._client.create_collection("bench", vectors_config=params)
+        self._turn = threading.Lock()
 
     def write(self, upserts: Sequence[int], deletes: Sequence[int]) -> None:
         point = self._models.PointStruct
-        if len(upserts):
-            points = [point(id=n, vector=self._chunks.vectors[n].tolist(), payload={"year": n % 40}) for n in upserts]
-            self._client.upsert("bench", points)
-        if len(deletes):
-            self._client.delete("bench", points_selector=self._models.PointIdsList(points=list(deletes)))
+        points = [point(id=n, vector=self._chunks.vectors[n].tolist(), payload={"year": n % 40}) for n in upserts]
+        with self._turn:
+            if points:
+                self._client.upsert("bench", points)
+            if len(deletes):
+                self._client.delete("bench", points_selector=self._models.PointIdsList(points=list(deletes)))
 
     def search(self, question: Question, k: int) -> list[int]:
-        found = self._client.query_points("bench", query=question.tolist(), limit=k, with_payload=False).points
+        with self._turn:
+            found = self._client.query_points("bench", query=question.tolist(), limit=k, with_payload=False).points
         return [int(one.id) for one in found]
 
     def close(self) -> None:

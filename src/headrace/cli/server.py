@@ -56,6 +56,11 @@ def _run_cluster(parsed: argparse.Namespace, app: App) -> int:
     from headrace.runners.bytewax import run_cluster
 
     check(app)
+    if app.tables:
+        raise ConfigError(
+            f"the app {app.name!r} has tables, which one process keeps: a cluster's engine cannot; "
+            "declare them in an app of their own, or run this one with --runner local"
+        )
     if parsed.in_memory:
         raise ConfigError("expected a data directory for a cluster's recovery data, found --in-memory; name --data")
     addresses = parsed.addresses.split(";") if parsed.addresses else []

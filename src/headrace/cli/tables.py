@@ -32,5 +32,5 @@ def forget_source(parsed: argparse.Namespace) -> int:
         print(f"{table.name}: its source keeps nothing on a server, so there is nothing to take away")
         return 0
     drop()
-    print(f"{table.name}: what its source kept on the server is gone; the next start begins with a snapshot")
+    print(f"{table.name}: what its source kept on the server has been let go of; see what its URL says to keep")
     return 0

@@ -1,5 +1,7 @@
 """`headrace demo`: replay a week of flights, show it live, then ask three questions as a model would.
 
+Then the documents half: the READMEs of what is installed here, searched and watched (`headrace.demo.documents`).
+
 The replay pushes from a thread of its own, so that neither the display nor a reader can slow the load; all
 else is in the calling thread, where Ctrl-C arrives.
 """
@@ -55,6 +57,8 @@ class Options:
     data: str | None = None
     serve: bool = False
     port: int = 8900
+    part: str = "flights"
+    embed: str = "static"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -76,6 +80,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", metavar="DIR", help="keep the data here, and go on from it (default: keep nothing)")
     parser.add_argument("--serve", action="store_true", help="stay, serve HTTP and go on with the year until Ctrl-C")
     parser.add_argument("--port", type=int, default=8900, help="the port to serve on (default: %(default)s)")
+    half = parser.add_argument_group("the documents half: what is installed here, searched")
+    one = half.add_mutually_exclusive_group()
+    one.add_argument("--documents", dest="part", action="store_const", const="documents", help="only this half")
+    one.add_argument("--flights", dest="part", action="store_const", const="flights", help="only the other half")
+    half.add_argument(
+        "--embed", choices=("static", "minilm"), default="static", help="minilm finds better and takes longer (static)"
+    )
+    parser.set_defaults(part="both")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -106,6 +118,9 @@ def run_demo(**options: Any) -> int:
 
 
 def _run(options: Options) -> int:
+    if options.part == "documents":
+        _documents(_console(), options.embed)
+        return 0
     folder = flights.data_path()
     console = _console()
     start, end = _span(options)
@@ -130,9 +145,22 @@ def _run(options: Options) -> int:
             print_answer(console, number, answer)
         if options.serve:
             _stay(console, live, year)
-        else:
-            _say_how_to_go_on(console, options)
+            return 0
+    if options.part == "both":
+        try:
+            _documents(console, options.embed)
+        except MissingDependencyError as error:
+            console.print()
+            console.print(f"The documents half is left out: {error}", style="yellow", highlight=False, markup=False)
+    _say_how_to_go_on(console, options)
     return 0
+
+
+def _documents(console: Console, embed: str) -> None:
+    from headrace.demo.documents import check, show
+
+    check(embed)
+    show(console, embed=embed)
 
 
 def _server(live: Live, port: int) -> BackgroundServer:

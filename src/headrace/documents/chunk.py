@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -78,7 +78,9 @@ class Chunking:
         """
         if not text.strip():
             return []
-        cutter = _Cutter(self, text, format, counter_of(tokenizer), " ".join(title.split()))
+        # A chunk that the model does not see to its end could be found by a part of it only.
+        spec = replace(self, tokens=min(self.tokens, getattr(tokenizer, "limit", self.tokens)))
+        cutter = _Cutter(spec, text, format, counter_of(tokenizer), " ".join(title.split()))
         return cutter.by_structure() if self.by == "structure" else cutter.by_splitter(self.by)
 
 
@@ -86,7 +88,8 @@ def chunk(tokens: int = 256, overlap: int | None = None, by: Splitter = "structu
     """How a text is cut into chunks.
 
     Args:
-        tokens: The most tokens of a chunk, its headings among them; as the embedder counts them.
+        tokens: The most tokens of a chunk, its headings among them; as the embedder counts them, and never more than
+            it sees.
         overlap: Tokens that a chunk which begins inside a long paragraph or code block takes from the one before; an
             eighth of `tokens` if not given.
         by: "structure"; or a function from a text to texts, an object with `split_text` (LangChain's splitters) or with

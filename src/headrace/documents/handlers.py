@@ -121,6 +121,11 @@ class Handlers:
         """A text that changes when documents of a type would be cleaned or cut otherwise."""
         return self.handler(kind).fingerprint
 
+    def columns(self, kind: str) -> tuple[str, ...]:
+        """The columns of a type that are searched; none where a function reads its text."""
+        text = self.handler(kind).text
+        return text if isinstance(text, tuple) else ()
+
     def cleaned(self, raw: Raw) -> Cleaned:
         """A row's text, clean; an empty one is allowed and has no chunks.
 

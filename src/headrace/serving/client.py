@@ -94,8 +94,10 @@ class Remote:
     ) -> Token:
         """As `Live.push`. Of many rejected rows the first 10,000 are named, and all are dead letters on the server."""
         name = _name(target)
-        content, kind, lines = _encoded(name, rows, format)
         table = self._is_table(target, name)
+        if table and isinstance(rows, pl.DataFrame):
+            rows = rows.to_dicts()
+        content, kind, lines = _encoded(name, rows, format)
         answer = self._call(
             "PUT" if table else "POST",
             f"/v1/{'tables' if table else 'streams'}/{quote(name, safe='')}",
@@ -109,12 +111,12 @@ class Remote:
         ]
         return Token(Token.parse(answer["token"]).positions, answer["accepted"], rejected)
 
-    def delete(self, table: Table | type[Document] | str, keys: Iterable[Any]) -> Token:
+    def delete(self, table: Table | type[Document] | str, keys: Iterable[Any], *, erase: bool = False) -> Token:
         """As `Live.delete`."""
         name = _name(table)
         if isinstance(keys, str | bytes | Mapping):
             raise InputError(f"{name}: expected several keys, found {keys!r}; put it into a list")
-        body = msgspec.json.encode({"keys": list(keys)}, enc_hook=str)
+        body = msgspec.json.encode({"keys": list(keys), "erase": erase}, enc_hook=str)
         answer = self._call("DELETE", f"/v1/tables/{quote(name, safe='')}", content=body).json()
         return Token(Token.parse(answer["token"]).positions, answer["deleted"])
 

@@ -14,6 +14,7 @@ import polars as pl
 
 from headrace.document import Document
 from headrace.errors import ConfigError, DecodeError, HeadraceError, InputError, StaleError
+from headrace.runners.base import PUSH
 from headrace.serving.token import Token
 
 if TYPE_CHECKING:
@@ -59,12 +60,12 @@ def push(library: Library, table: Table, rows: Any, format: str | None) -> Token
     return Token({_TABLE + table.name: seq}, taken, rejects)
 
 
-def delete(library: Library, table: Table, keys: Iterable[Any]) -> Token:
+def delete(library: Library, table: Table, keys: Iterable[Any], erase: bool) -> Token:
     """Takes rows out of a table; see `Live.delete`."""
     if isinstance(keys, str | bytes | Mapping):
         raise InputError(f"{table.name}: expected several keys, found {keys!r}; put it into a list")
     listed = list(keys)
-    seq = library.tables[table.name].delete(listed)
+    seq = library.tables[table.name].delete(listed, erase=erase)
     return Token({_TABLE + table.name: seq}, len(listed))
 
 
@@ -111,11 +112,13 @@ def wait(library: Library, collection: Collection, after: Token | str, timeout: 
             )
 
 
-def again(library: Library, table: Table, raw: bytes) -> bool:
-    """Writes a dead letter's row, if it is one now; nothing of it is set aside again."""
+def again(library: Library, table: Table, raw: bytes, source: str) -> bool:
+    """Writes a dead letter's row, if it is one now, and has it made anew; nothing of it is set aside again.
+
+    What came from a source stays text from outside.
+    """
     try:
-        row = table.schema.row(raw)
-        library.tables[table.name].push([row.document])
+        library.tables[table.name].once_more(raw, trusted=source == PUSH)
     except HeadraceError:
         return False
     return True

@@ -34,6 +34,7 @@ class Delete(msgspec.Struct, forbid_unknown_fields=True):
     """The body of `DELETE /v1/tables/{table}`."""
 
     keys: list[Any]
+    erase: bool = False
 
 
 class Search(msgspec.Struct, forbid_unknown_fields=True):
@@ -88,7 +89,7 @@ async def delete_rows(service: Service, request: Request) -> Response:
         asked = _decoded(body, Delete, '{"keys": ["a1", "a2"]}')
     if len(asked.keys) > MOST_KEYS:
         raise TooLargeError(f"expected at most {MOST_KEYS:,} keys, found {len(asked.keys):,}; delete them in parts")
-    token = await service.pushes.run(service.live.delete, table, asked.keys)
+    token = await service.pushes.run(service.live.delete, table, asked.keys, erase=asked.erase)
     return _reply({"deleted": token.accepted, "token": str(token)})
 
 

@@ -28,19 +28,20 @@ class LiveDocuments:
     app: App
     _library: Library | None
 
-    def delete(self, table: Table | type[Document] | str, keys: Iterable[Any]) -> Token:
+    def delete(self, table: Table | type[Document] | str, keys: Iterable[Any], *, erase: bool = False) -> Token:
         """Takes rows out of a table; a key that is not there is passed over. When it returns that is stored.
 
         Args:
             table: A table, its model or its name.
             keys: The key column's values; for several columns tuples in their order, or dicts.
+            erase: Whether their earlier revisions are forgotten, too; else they can be asked for while history is kept.
 
         Raises:
             UnknownNameError: There is no such table.
             InputError: A key is none of the table's; nothing is deleted.
             StorageError: It could not be stored; nothing is deleted.
         """
-        return documents.delete(self.library, self.app.table_of(table), keys)
+        return documents.delete(self.library, self.app.table_of(table), keys, erase)
 
     def search(
         self,

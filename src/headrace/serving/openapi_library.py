@@ -85,6 +85,7 @@ def _row_schema(table: Table, kind: str, schemas: Json) -> Json:
 
 def _delete(table: Table) -> Json:
     keys = {"type": "array", "items": {}, "maxItems": 10_000}
+    erase = {"type": "boolean", "default": False, "description": "whether earlier revisions are forgotten, too"}
     return operation(
         f"delete_{table.name}",
         "tables",
@@ -93,7 +94,7 @@ def _delete(table: Table) -> Json:
         if len(table.schema.key) == 1
         else f"A key is an array of {', '.join(table.schema.key)}; one that is not there is passed over.",
         whole(deleted=_WHOLE, token=_TEXT),
-        body=json_body(whole(keys=keys)),
+        body=json_body(shape(keys=keys, erase=erase) | {"required": ["keys"]}),
     )
 
 

@@ -16,6 +16,7 @@ from headrace.serving import documents
 if TYPE_CHECKING:
     from headrace.app import Stream
     from headrace.serving.live import Live
+    from headrace.stores.dead_letters import DeadLetter
 
 
 def decoded(stream: Stream, rows: Any, format: str | None) -> Decoded:
@@ -49,7 +50,7 @@ def again(live: Live, runner: Runner, ids: Sequence[int] | None) -> tuple[int, i
             letters = [live.dead_letters.get(one) for one in ids]
         for letter in letters:
             after = max(after, letter.id)
-            if _once_more(live, runner, letter.stream, letter.raw):
+            if _once_more(live, runner, letter):
                 live.dead_letters.remove([letter.id])
                 taken += 1
             else:
@@ -58,10 +59,11 @@ def again(live: Live, runner: Runner, ids: Sequence[int] | None) -> tuple[int, i
             return taken, rejected
 
 
-def _once_more(live: Live, runner: Runner, stream: str, raw: bytes) -> bool:
+def _once_more(live: Live, runner: Runner, letter: DeadLetter) -> bool:
     """Pushes one letter's bytes; nothing of it is set aside again."""
+    stream, raw = letter.stream, letter.raw
     if stream in live.app.tables:
-        return documents.again(live.library, live.app.tables[stream], raw)
+        return documents.again(live.library, live.app.tables[stream], raw, letter.source)
     if stream not in live.app.streams:
         return False
     target = live.app.streams[stream]

@@ -139,6 +139,13 @@ class TableStore:
         self._seq = batch.seq
         return Applied(batch.seq, batch.changed, batch.same, batch.older)
 
+    def touch(self, key: str) -> None:
+        """Gives a row the next number, as if it had changed: who follows the table is told it again."""
+        with self._database.write() as run:
+            if run.execute("UPDATE rows SET seq = ? WHERE key = ?", (self._seq + 1, key)).rowcount:
+                run.execute("UPDATE last SET seq = ?", (self._seq + 1,))
+                self._seq += 1
+
     def position(self, feed: str) -> Any | None:
         """Where a source stands; None if it was never read."""
         with self._database.read() as run:

@@ -72,8 +72,8 @@ class LiveCollection:
         self.ready = False
         self._table = table
         self._setaside = setaside
-        self._preparer = Preparer(collection.name, table.schema, collection.handlers, collection.columns)
-        self._pipelines = {kind: collection.handlers.fingerprint(kind) for kind in table.schema.models}
+        self._preparer = Preparer(collection)
+        self._pipelines = {kind: collection.pipeline(kind) for kind in table.schema.models}
         self._counts: Counter[str] = Counter()
         self._garbage: list[tuple[int, list[tuple[str, int]]]] = []
         self._idle_since: float | None = None

@@ -11,16 +11,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from headrace.document import Column, Document, TableSchema
-from headrace.documents.handlers import Handlers
+from headrace.document import Column, Document
 from headrace.documents.identity import identified
 from headrace.documents.states import Chunk, Raw
 from headrace.errors import InputError
 from headrace.stores.records import ChunkRecord, DocumentRecord, Moment
 from headrace.stores.tables import Revision
 from headrace.units import to_micros
+
+if TYPE_CHECKING:
+    from headrace.declarations import Collection
 
 
 @dataclass
@@ -51,17 +53,15 @@ class Preparer:
     """Makes batches of one collection.
 
     Args:
-        name: The collection's, which is part of every chunk's identity.
-        schema: Of its table.
-        handlers: What is done with each type.
-        columns: What documents are filtered by.
+        collection: What was declared; its name is part of every chunk's identity.
     """
 
-    def __init__(self, name: str, schema: TableSchema, handlers: Handlers, columns: Mapping[str, Column]) -> None:
-        self._name = name
-        self._schema = schema
-        self._handlers = handlers
-        self._columns = columns
+    def __init__(self, collection: Collection) -> None:
+        self._collection = collection
+        self._name = collection.name
+        self._schema = collection.table.schema
+        self._handlers = collection.handlers
+        self._columns = collection.columns
 
     def prepare(
         self, revisions: Sequence[Revision], spaces: Mapping[str, Mapping[int, Any]], moment: Moment
@@ -113,7 +113,7 @@ class Preparer:
             revision.trusted,
             title,
             columns,
-            self._handlers.fingerprint(revision.kind),
+            self._collection.pipeline(revision.kind),
         )
 
     def fail(self, made: Prepared, revision: Revision, reason: str) -> None:

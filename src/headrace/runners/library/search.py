@@ -1,8 +1,8 @@
 """Searching a collection: by meaning and by words, at one moment, and only among what is alive then.
 
 An index answers with ids, from a state that may be a little ahead or behind; the records say which of them are alive at
-the moment that the search began, and what they say. What comes from several indexes, by meaning and by words, is fused
-by rank. If too few are alive, more are asked for.
+the moment that the search began, and what they say. What comes from several indexes, by meaning and by words, is
+blended (see `rank`). If too few are alive, more are asked for.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import polars as pl
 
-from headrace.documents.rank import fuse, mmr
+from headrace.documents.rank import BLEND_DEPTH, WORDS_WEIGHT, blend, mmr
 from headrace.documents.terms import query_terms
 from headrace.errors import InputError, StaleError
 from headrace.filters import Filter, parse, passes
@@ -26,12 +26,14 @@ from headrace.stores.vectors.base import Query, Terms, Vector
 from headrace.units import from_micros
 
 Mode = Literal["hybrid", "meaning", "words"]
+Scored = Sequence[tuple[str, float]]
 # The most hits that one search gives, and the longest question that is read.
 MOST_HITS = 1_000
 MOST_QUESTION = 32_768
-# For k hits, as many are asked of each list: some may be dead, and fusion needs more than it gives.
+# For k hits, as many are asked of each list: some may be dead, and blending needs more than it gives.
 _FACTOR = 3
 _LEAST = 20
+_WEIGHTS: dict[Mode, float] = {"hybrid": WORDS_WEIGHT, "words": 1.0, "meaning": 0.0}
 _TRIES = 4
 
 
@@ -118,7 +120,7 @@ def _once(live: LiveCollection, asked: Asked, now: int) -> Found:
     words = None if asked.mode == "meaning" else Terms(*query_terms(asked.question))
     with live.readers.reading(), live.records.moment() as moment:
         ranked = _Ranking(live, asked, spaces, vectors, words, moment)
-        wanted = max(asked.k * _FACTOR, _LEAST)
+        wanted = max(asked.k * _FACTOR, BLEND_DEPTH if asked.mode == "hybrid" else _LEAST)
         for _ in range(_TRIES):
             if ranked.ask(wanted) or wanted >= MOST_HITS * _FACTOR:
                 break
@@ -149,30 +151,46 @@ class _Ranking:
         self._words = words
         self._moment = moment
         self._searched = {one.number: {kind for kind, on in one.uses.items() if on} for one in moment.spaces()}
-        self._lists: list[list[str]] = []
+        self._meaning: list[Scored] = []
+        self._by_words: list[Scored] = []
+        self._from: dict[str, int] = {}  # which space an id came from
+        self._dead: set[str] = set()
         self.chunks: dict[str, ChunkRecord] = {}
         self.documents: dict[str, DocumentRecord] = {}
 
     def ask(self, wanted: int) -> bool:
         """Asks the indexes for that many; False if more should be asked for."""
-        self._lists = []
+        self._meaning, self._by_words = [], []
         enough = True
         for space in self._spaces:
             query = Query(wanted, self._vectors.get(space.number), self._words, self._asked.where)
             found = space.index.search(query)
+            self._meaning.append(found.dense)
+            self._by_words.append(found.sparse)
             for scored in (found.dense, found.sparse):
-                if scored:
-                    ids = self._alive([one for one, _ in scored], space.number)
-                    self._lists.append(ids)
-                    enough = enough and (len(ids) >= self._asked.k or len(scored) < wanted)
+                self._from.update((one, space.number) for one, _ in scored)
+                alive = self._first([one for one, _ in scored], self._asked.k)
+                enough = enough and (len(alive) >= self._asked.k or len(scored) < wanted)
         return enough
 
-    def _alive(self, ids: Sequence[str], space: int) -> list[str]:
+    def _first(self, ids: Sequence[str], count: int) -> list[str]:
+        """The first of them that are alive; no more is looked up than that takes."""
+        found: list[str] = []
+        for start in range(0, len(ids), count):
+            found += self._alive(ids[start : start + count])
+            if len(found) >= count:
+                break
+        return found[:count]
+
+    def _alive(self, ids: Sequence[str]) -> list[str]:
         """Those that the moment knows, in a space that it searches, of documents that pass the condition."""
-        self.chunks |= self._moment.chunks(one for one in ids if one not in self.chunks)
-        keys = {self.chunks[one].document for one in ids if one in self.chunks} - self.documents.keys()
+        unknown = [one for one in ids if one not in self.chunks and one not in self._dead]
+        found = self._moment.chunks(unknown)
+        keys = {chunk.document for chunk in found.values()} - self.documents.keys()
         self.documents |= self._moment.documents(keys)
-        return [one for one in ids if one in self.chunks and self._counts(self.chunks[one], space)]
+        self.chunks |= {one: chunk for one, chunk in found.items() if self._counts(chunk, self._from[one])}
+        self._dead.update(one for one in unknown if one not in self.chunks)
+        return [one for one in ids if one in self.chunks]
 
     def _counts(self, chunk: ChunkRecord, space: int) -> bool:
         document = self.documents[chunk.document]
@@ -181,10 +199,16 @@ class _Ranking:
         return self._asked.where is None or passes(self._asked.where, document.columns)
 
     def chosen(self) -> list[tuple[str, float]]:
-        """The best, by rank in all lists, ordered anew where the collection says so."""
+        """The best by meaning and by words, ordered anew where the collection says so."""
         asked = self._asked
         pool = asked.k * _FACTOR if asked.diversity or self._live.collection.rerank else asked.k
-        best = fuse(self._lists, pool)
+        # Dead ones are left out first: one of them may be what the others would be measured by.
+        meaning, words = (
+            [[one for one in scored if one[0] not in self._dead] for scored in found]
+            for found in (self._meaning, self._by_words)
+        )
+        scores = dict(blend(meaning, words, _WEIGHTS[asked.mode]))
+        best = [(one, scores[one]) for one in self._first(list(scores), pool)]
         if self._live.collection.rerank is not None:
             best = self._reranked(best)
         if asked.diversity and len(best) > 1:

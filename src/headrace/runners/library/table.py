@@ -11,6 +11,7 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -91,8 +92,24 @@ class LiveTable:
             self._setaside.rejected(self.table.name, PUSH, rejects)
         return (applied.seq if applied else self.store.seq), len(writes), rejects
 
-    def delete(self, keys: Iterable[Any]) -> int:
+    def once_more(self, raw: bytes, *, trusted: bool) -> None:
+        """Writes a row that is given as JSON, and has followers make it anew even if it is the same.
+
+        Raises:
+            InputError: It is not valid.
+            StorageError: It could not be stored.
+        """
+        write = replace(self._upsert(raw, self._now()), trusted=trusted)
+        if not self._apply([write], Feed(PUSH)).changed:
+            self.store.touch(write.key)
+            with self.changed:
+                self.changed.notify_all()
+
+    def delete(self, keys: Iterable[Any], *, erase: bool = False) -> int:
         """Takes rows away, durably; a key that is not there is passed over. Returns the table's number after it.
+
+        Args:
+            erase: Whether their earlier revisions are forgotten, too.
 
         Raises:
             InputError: A key is none of this table's; nothing is deleted.
@@ -100,7 +117,10 @@ class LiveTable:
         """
         now = self._now()
         writes = [Write(self.schema.key_text(key), "", None, now) for key in keys]
-        return self._apply(writes, Feed(PUSH)).seq if writes else self.store.seq
+        seq = self._apply(writes, Feed(PUSH)).seq if writes else self.store.seq
+        if erase:
+            self.store.erase(write.key for write in writes)
+        return seq
 
     def _upsert(self, row: Any, at: int, change: Change | None = None) -> Write:
         valid = self.schema.row(row)
