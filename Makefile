@@ -16,7 +16,7 @@ else
 endif
 	touch $@
 
-demo: $(BIN)/.made  ## a week of New York's flights, replayed and asked about
+demo: $(BIN)/.made  ## a week of New York's flights, replayed and asked about; then what is installed here, searched
 	$(BIN)/headrace demo
 
 test: $(BIN)/.made  ## every test, the documentation's examples among them

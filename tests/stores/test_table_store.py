@@ -108,6 +108,13 @@ class TestSources:
         assert current(store) == {"c": "1", "d": "1"}
 
 
+    def test_rows_that_come_again_after_a_truncate_are_there_again(self, store):
+        store.apply([row("a", "1", 7)], Feed("q", 1), 5)
+        store.apply([None], Feed("q", 2), 6)
+        store.apply([row("a", "1", 7)], Feed("q", 3), 7)
+        assert current(store) == {"a": "1"}
+
+
 class TestHistory:
     def test_rows_as_they_were(self, store):
         store.apply([row("a", "1"), row("b", "1")], PUSH, 100)

@@ -9,6 +9,7 @@ from. Without the embedder, a mixture of clusters stands in, and the report says
 
 from __future__ import annotations
 
+import functools
 import re
 import sysconfig
 import uuid
@@ -31,7 +32,7 @@ COLUMNS = {"lang": Column("str"), "year": Column("int")}
 QUESTIONS = 400
 _TEXTS = 5_000
 _NEIGHBOURS = 16
-_VOCABULARY, _WORDS = 50_000, 60
+_VOCABULARY, _WORDS, _DIFFERENT = 50_000, 60, 9_973
 _BLOCK = 20_000
 
 
@@ -53,11 +54,12 @@ class Chunks:
 
     def points(self, numbers: Sequence[int]) -> list[Point]:
         """Some of them, with about sixty words each and two columns; the same each time."""
+        texts = _texts(self.seed)
         return [
             Point(
                 id_of(n),
                 self.vectors[n],
-                words(np.random.default_rng((self.seed, n)), _WORDS),
+                texts[n % len(texts)],
                 {"document": f"d{n // 8}", "text": f"chunk {n}", "lang": ("en", "de", "fr")[n % 3], "year": n % 40},
             )
             for n in numbers
@@ -72,6 +74,13 @@ def id_of(number: int) -> str:
 def number_of(text: str) -> int:
     """The number of the chunk of that id."""
     return int(text.replace("-", ""), 16)
+
+
+@functools.cache
+def _texts(seed: int) -> list[Terms]:
+    """The words of some thousand texts: making them for each chunk would take longer than writing it."""
+    rng = np.random.default_rng(seed)
+    return [words(rng, _WORDS) for _ in range(_DIFFERENT)]
 
 
 def words(rng: np.random.Generator, count: int) -> Terms:

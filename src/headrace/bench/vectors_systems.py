@@ -119,7 +119,7 @@ class Lance:
 
     def search(self, question: Question, k: int) -> list[int]:
         query: Any = self._table.search(question).distance_type("dot").limit(k)
-        found: list[int] = query.select(["number"]).to_arrow()["number"].to_pylist()
+        found: list[int] = query.select(["number", "_distance"]).to_arrow()["number"].to_pylist()
         return found
 
     def close(self) -> None:

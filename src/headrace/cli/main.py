@@ -19,7 +19,8 @@ out, right at the millisecond they are read.
 """
 _FIRST = """\
 begin with:
-  headrace demo                          a week of New York's flights, replayed and asked about
+  headrace demo                          a week of New York's flights, replayed and asked about;
+                                         then what is installed here, searched
   headrace check myapp:app               what an app declares, checked and drawn
   headrace run myapp:app --data ./data   engine, API and live page on http://127.0.0.1:8900
 

@@ -43,7 +43,7 @@ QUESTIONS = (
 # What is shown of each, at most.
 COLLECTIONS = {"packages": 2, "standard_library": 1}
 # Seconds; indexing goes on while questions are answered, if it takes longer.
-PATIENCE = {"static": 20.0, "minilm": 180.0}
+PATIENCE = {"static": 20.0, "minilm": 60.0}
 ROUNDS = 10
 _WITHIN = 10.0
 _LOOK = 0.002

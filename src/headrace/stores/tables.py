@@ -313,6 +313,8 @@ class _Batch:
         for key, kind, source, trusted in self._run.execute(query, values).fetchall():
             self._put(Write(key, kind, None, self._now, None, source, bool(trusted)), None)
             self._remember(key, kind, None, self._now, source, bool(trusted))
+            # Nobody said what is the last version of the row: if it comes again, it is there again.
+            self._run.execute("UPDATE rows SET version = NULL WHERE key = ?", (key,))
 
     def finish(self) -> None:
         position = msgspec.json.encode(self._feed.position).decode()

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from headrace.documents.states import Chunk
 from headrace.documents.terms import terms
 from headrace.errors import ClosedError, InputError, StorageError
+from headrace.runners.embedding.lanes import Lane
 from headrace.runners.library.background import Background
 from headrace.runners.library.figures import CollectionFigures
 from headrace.runners.library.prepare import Prepared, Preparer
@@ -190,7 +191,9 @@ class LiveCollection:
         embedders = {kind: {n: one.embedder for n, one in found.items()} for kind, found in spaces.items()}
         with self.records.moment() as moment:
             made = self._preparer.prepare(revisions, embedders, moment)
-        vectors = self._embed(made, {one.key: one for one in revisions})
+        # Edits, here and in other collections, go before a load of many documents.
+        lane: Lane = "live" if live and len(revisions) < _MOST_DOCUMENTS else "backfill"
+        vectors = self._embed(made, {one.key: one for one in revisions}, lane)
         points = self._points(made, vectors)
         self.records.intend((point.id, number) for number, found in points.items() for point in found)
         if made.rewritten:
@@ -199,14 +202,14 @@ class LiveCollection:
         else:
             self._publish(made, points, position)
 
-    def _embed(self, made: Prepared, revisions: dict[str, Revision]) -> dict[str, Vector]:
+    def _embed(self, made: Prepared, revisions: dict[str, Revision], lane: Lane) -> dict[str, Vector]:
         """The vectors of what is new; a document of which a chunk cannot be embedded becomes a problem."""
         vectors: dict[str, Vector] = {}
         for number in list(made.fresh):
             again = [chunk for key in made.rewritten for chunk in made.chunks.get((key, number), ())]
             chunks = list({chunk.id: chunk for chunk in (*made.fresh[number], *again)}.values())
             texts = [(bytes.fromhex(one.hash), one.embedded) for one in chunks]
-            found = self.spaces.open[number].queue.embed(texts)
+            found = self.spaces.open[number].queue.embed(texts, lane=lane)
             for chunk, vector in zip(chunks, found, strict=True):
                 if isinstance(vector, InputError):
                     if chunk.document not in made.problems:
