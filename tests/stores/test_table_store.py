@@ -107,7 +107,6 @@ class TestSources:
         store.apply([None, row("d", "1")], Feed("pg", 2), 6)
         assert current(store) == {"c": "1", "d": "1"}
 
-
     def test_rows_that_come_again_after_a_truncate_are_there_again(self, store):
         store.apply([row("a", "1", 7)], Feed("q", 1), 5)
         store.apply([None], Feed("q", 2), 6)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import uuid
 from contextlib import closing
 
 import numpy as np
 import pytest
 
 from headrace.errors import ClosedError, ConfigError
-from headrace.stores.vectors.base import Query, Terms
+from headrace.stores.vectors.base import Point, Query, Terms
 from headrace.stores.vectors.memory import MemoryVectors
 from headrace.stores.vectors.postings import Postings
 from headrace.testing.vector_data import COLUMNS, DIMENSION, point, unit
@@ -59,3 +60,15 @@ def test_lists_are_written_anew_when_half_is_stale() -> None:
         postings: Postings = index._open()._postings
         assert max(len(one.slots) for one in postings._lists.values()) < 200
         assert len(index._open()._stamps) <= 64
+
+
+def test_words_stay_counted_when_many_points_go_at_once():
+    """Taking points away one list at a time must not forget a list before all of its points are counted."""
+    index = MemoryVectors("memory:").open("many", 4, {})
+    vector = np.array([1, 0, 0, 0], dtype=np.float32)
+    everywhere = Terms(np.array([7], dtype=np.uint32), np.array([1.0], dtype=np.float32))
+    points = [Point(str(uuid.UUID(int=n)), vector, everywhere, {"document": str(n), "text": ""}) for n in range(400)]
+    index.write(points, [])
+    index.write([], [point.id for point in points[:399]])
+    index.write(points[:10], [])
+    assert len(index.search(Query(20, None, everywhere)).sparse) == 11

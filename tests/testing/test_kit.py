@@ -6,16 +6,29 @@ import sys
 import pytest
 
 import headrace.testing
-from headrace.testing import MachineContract, OnlineStoreContract, SourceContract, VirtualClock, oracle, strategies
+from headrace.testing import (
+    EmbedderContract,
+    MachineContract,
+    OnlineStoreContract,
+    SourceContract,
+    TableSourceContract,
+    VectorIndexContract,
+    VirtualClock,
+    oracle,
+    strategies,
+)
 
 
 def test_every_name_is_there() -> None:
     """And nothing else."""
     found = {name: getattr(headrace.testing, name) for name in headrace.testing.__all__}
     assert found == {
+        "EmbedderContract": EmbedderContract,
         "MachineContract": MachineContract,
         "OnlineStoreContract": OnlineStoreContract,
         "SourceContract": SourceContract,
+        "TableSourceContract": TableSourceContract,
+        "VectorIndexContract": VectorIndexContract,
         "VirtualClock": VirtualClock,
         "oracle": oracle,
         "strategies": strategies,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from headrace.documents.embed.base import Tokenizer
 
 _Value = TypeVar("_Value")
-_MOST_BLOCKS = 16_384
+_MOST_BLOCKS = 65_536
 _MOST_TOKENIZERS = 8
 # No tokenizer is given more than this at once: some take quadratic time for a long word.
 MOST_AT_ONCE = 16_384
