@@ -42,7 +42,8 @@ def conditions(where: pl.Expr) -> Condition:
     try:
         node = msgspec.json.decode(where.meta.serialize(format="json"))
     except (pl.exceptions.PolarsError, msgspec.DecodeError, RecursionError) as error:
-        raise InputError(f"expected an expression of {SUPPORTED}, found one that cannot be asked for ({error})") from None
+        found = f"found one that cannot be asked for ({error})"
+        raise InputError(f"expected an expression of {SUPPORTED}, {found}") from None
     try:
         return _read(node)
     except RecursionError:

@@ -116,7 +116,7 @@ def test_packed_bodies_are_unpacked() -> None:
 
 
 def test_several_gzip_members_are_one_body() -> None:
-    assert unpacked(bytearray(gzip.compress(b"abc", mtime=0) + gzip.compress(b"def", mtime=0)), b"gzip", 100) == b"abcdef"
+    assert unpacked(bytearray(gzip.compress(b"abc") + gzip.compress(b"def")), b"gzip", 100) == b"abcdef"
 
 
 def test_what_unpacks_to_more_than_the_limit_is_refused() -> None:
@@ -130,7 +130,9 @@ def test_members_count_together() -> None:
         unpacked(bytearray(gzip.compress(b"x" * 60) * 2), b"gzip", 100)
 
 
-@pytest.mark.parametrize("data", [b"not gzip", gzip.compress(b"abc" * 100, mtime=0)[:-9], gzip.compress(b"abc", mtime=0) + b"more"])
+@pytest.mark.parametrize(
+    "data", [b"not gzip", gzip.compress(b"abc" * 100, mtime=0)[:-9], gzip.compress(b"abc", mtime=0) + b"more"]
+)
 def test_what_is_not_gzip_is_said(data: bytes) -> None:
     with pytest.raises(hr.DecodeError, match="in gzip, found"):
         unpacked(bytearray(data), b"gzip", 1000)
