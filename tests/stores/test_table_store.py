@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ def row(key: str, body: str | None, version: int | None = None, at: int = 1) -> 
 
 
 def current(store: TableStore) -> dict[str, str]:
-    return {one.key: one.body.decode() for one in store.since(0, 10_000, 1 << 30) if one.body is not None}
+    return {one.key: one.body.decode() for one in store.since(0, 10_000, 1 << 30)[0] if one.body is not None}
 
 
 class TestWriting:
@@ -37,7 +38,7 @@ class TestWriting:
     def test_a_deleted_row_stays_as_a_mark(self, store):
         store.apply([row("a", "1")], PUSH, 5)
         store.apply([row("a", None)], PUSH, 6)
-        assert [(one.key, one.body) for one in store.since(1, 10, 1000)] == [("a", None)]
+        assert [(one.key, one.body) for one in store.since(1, 10, 1000)[0]] == [("a", None)]
         assert (store.count(), store.get(["a"])) == (0, {})
 
     def test_a_row_told_again_changes_nothing(self, store):
@@ -65,14 +66,33 @@ class TestFollowing:
     def test_each_row_is_told_once_as_it_is_now(self, store):
         store.apply([row("a", "1"), row("b", "1")], PUSH, 5)
         store.apply([row("a", "2")], PUSH, 6)
-        assert [(one.key, one.seq) for one in store.since(0, 10, 1000)] == [("b", 2), ("a", 3)]
+        assert [(one.key, one.seq) for one in store.since(0, 10, 1000)[0]] == [("b", 2), ("a", 3)]
 
     def test_batches_are_bounded_by_rows_and_bytes(self, store):
         store.apply([row(str(n), "x" * 100) for n in range(10)], PUSH, 5)
-        assert len(store.since(0, 3, 1 << 20)) == 3
-        assert len(store.since(0, 10, 250)) == 2
-        assert len(store.since(0, 10, 1)) == 1
+        assert len(store.since(0, 3, 1 << 20)[0]) == 3
+        assert len(store.since(0, 10, 250)[0]) == 2
+        assert len(store.since(0, 10, 1)[0]) == 1
         assert (store.waiting(4), store.waiting(10)) == (6, 0)
+
+    def test_a_row_that_moved_on_is_told_where_it_was(self, store):
+        """A token of the first change of `a` names 1; who has followed up to 2 must have seen `a`."""
+        store.apply([row("a", "1"), row("b", "1"), row("c", "1")], PUSH, 5)
+        store.apply([row("a", "2")], PUSH, 6)
+        revisions, upto = store.since(0, 1, 1000)
+        assert upto == 2
+        assert {one.key: one.body for one in revisions} == {"b": b"1", "a": b"2"}
+
+    def test_pushes_from_many_threads_are_numbered_one_after_the_other(self, store):
+        threads = [
+            threading.Thread(target=lambda n=n: [store.apply([row(f"{n}-{m}", "1")], PUSH, 1) for m in range(30)])
+            for n in range(4)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert [one.seq for one in store.since(0, 1000, 1 << 20)[0]] == list(range(1, 121))
 
 
 class TestSources:
@@ -133,9 +153,9 @@ class TestHistory:
         store.apply([row("a", "1")], PUSH, 100)
         store.apply([row("a", None)], PUSH, 200)
         store.prune(300, 1)
-        assert len(store.since(0, 10, 100)) == 1
+        assert len(store.since(0, 10, 100)[0]) == 1
         store.prune(300, 2)
-        assert store.since(0, 10, 100) == []
+        assert store.since(0, 10, 100)[0] == []
 
     def test_erasing_forgets_all_revisions_of_what_was_deleted(self, store):
         store.apply([row("a", "secret"), row("b", "kept")], PUSH, 100)
@@ -160,6 +180,7 @@ def test_a_follower_that_asks_now_and_then_knows_the_table(tmp_path_factory, ope
     path = tmp_path_factory.mktemp("table") / "t.db"
     store, oracle, versions = TableStore(path), {}, {0: {}}
     followed, known = 0, {}
+    seen: list[tuple[int, dict]] = []
     for number, (what, key, value) in enumerate(operations):
         if what == "reopen":
             store.close()
@@ -172,11 +193,16 @@ def test_a_follower_that_asks_now_and_then_knows_the_table(tmp_path_factory, ope
                 oracle[key] = value
             versions[store.seq] = dict(oracle)
         if number % 3 == 0:
-            for one in store.since(followed, 2, 1000):
-                known[one.key], followed = one.body, one.seq
-    for one in store.since(followed, 100, 1000):
+            changes, followed = store.since(followed, 2, 1000)
+            known |= {one.key: one.body for one in changes}
+            seen.append((followed, {key: body and body.decode() for key, body in known.items()}))
+    for one in store.since(followed, 100, 1000)[0]:
         known[one.key] = one.body
     assert {key: body.decode() for key, body in known.items() if body is not None} == oracle == current(store)
+    for followed, rows in seen:
+        # Whoever has followed up to a change has seen every row as it was then, or as it was later.
+        for key in "abcd":
+            assert rows.get(key) in [later.get(key) for seq, later in versions.items() if seq >= followed]
     for seq, rows in versions.items():
         assert {one.key: one.body.decode() for one in store.as_of(seq=seq)} == rows
     store.close()

@@ -12,6 +12,7 @@ complete.
 from __future__ import annotations
 
 import sqlite3
+import threading
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -108,6 +109,8 @@ class TableStore:
 
     def __init__(self, path: Path, *, durable: bool = True) -> None:
         self._database = Database(path, _SCHEMA, _VERSION, "the table", durable=durable)
+        # A number is given once: the next batch begins where the one before has ended, and is on the disk.
+        self._numbering = threading.Lock()
         with self._database.read() as run:
             self._seq: int = run.execute("SELECT seq FROM last").fetchone()[0]
 
@@ -126,25 +129,28 @@ class TableStore:
         Raises:
             StorageError: It could not be written.
         """
-        with self._database.write() as run:
-            batch = _Batch(run, feed, self._seq, now)
-            for write in writes:
-                if write is None:
-                    batch.delete_where("feed = ?", (feed.name,))
-                else:
-                    batch.write(write)
-            if feed.complete:
-                batch.delete_where("feed = ? AND scan < ?", (feed.name, batch.scan))
-            batch.finish()
-        self._seq = batch.seq
+        with self._numbering:
+            with self._database.write() as run:
+                batch = _Batch(run, feed, self._seq, now)
+                for write in writes:
+                    if write is None:
+                        batch.delete_where("feed = ?", (feed.name,))
+                    else:
+                        batch.write(write)
+                if feed.complete:
+                    batch.delete_where("feed = ? AND scan < ?", (feed.name, batch.scan))
+                batch.finish()
+            self._seq = batch.seq
         return Applied(batch.seq, batch.changed, batch.same, batch.older)
 
     def touch(self, key: str) -> None:
         """Gives a row the next number, as if it had changed: who follows the table is told it again."""
-        with self._database.write() as run:
-            if run.execute("UPDATE rows SET seq = ? WHERE key = ?", (self._seq + 1, key)).rowcount:
+        with self._numbering:
+            with self._database.write() as run:
+                if run.execute("UPDATE rows SET seq = ? WHERE key = ?", (self._seq + 1, key)).rowcount == 0:
+                    return
                 run.execute("UPDATE last SET seq = ?", (self._seq + 1,))
-                self._seq += 1
+            self._seq += 1
 
     def position(self, feed: str) -> Any | None:
         """Where a source stands; None if it was never read."""
@@ -152,20 +158,28 @@ class TableStore:
             found = run.execute("SELECT position FROM feeds WHERE feed = ?", (feed,)).fetchone()
         return None if found is None or found[0] is None else msgspec.json.decode(found[0])
 
-    def since(self, seq: int, limit: int, most_bytes: int) -> list[Revision]:
-        """What changed after `seq`, in order, each row once and as it is now: at most `limit` rows, one at least.
+    def since(self, seq: int, limit: int, most_bytes: int) -> tuple[list[Revision], int]:
+        """What changed after `seq`, each row once and as it is now, and the change up to which that is all.
 
-        Rows past `most_bytes` together are left for the next call.
+        About `limit` rows, one at least; rows past `most_bytes` together are left for the next call. A row that changed
+        up to there and once more since is told as well: whoever has followed so far has seen its earlier change, too.
         """
         found: list[Revision] = []
         size = 0
         with self._database.read() as run:
-            for row in run.execute(f"SELECT {_ROW} FROM rows WHERE seq > ? ORDER BY seq LIMIT ?", (seq, limit)):
+            upto: int = run.execute("SELECT seq FROM last").fetchone()[0]
+            for row in run.execute(f"SELECT {_ROW} FROM rows WHERE seq > ? ORDER BY seq LIMIT ?", (seq, limit + 1)):
                 size += len(row[3] or b"")
-                if found and size > most_bytes:
+                if len(found) == limit or (found and size > most_bytes):
+                    upto = found[-1].seq
                     break
                 found.append(_revision(row))
-        return found
+            again = (
+                f"SELECT {_ROW} FROM rows WHERE seq > ?2 AND key IN "
+                "(SELECT key FROM history WHERE seq > ?1 AND seq <= ?2) ORDER BY seq"
+            )
+            found += [_revision(row) for row in run.execute(again, (seq, upto))]
+        return found, upto
 
     def get(self, keys: Sequence[str]) -> dict[str, Revision]:
         """Rows by key; what is deleted or was never there is left out."""

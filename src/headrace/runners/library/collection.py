@@ -136,9 +136,9 @@ class LiveCollection:
             self.changed.notify_all()
 
     def _step(self) -> None:
-        revisions = self._table.store.since(self.position, _MOST_DOCUMENTS, _MOST_BYTES)
-        if revisions:
-            self._process(revisions, revisions[-1].seq)
+        revisions, upto = self._table.store.since(self.position, _MOST_DOCUMENTS, _MOST_BYTES)
+        if revisions or upto > self.position:
+            self._process(revisions, upto)
             self._background.edited()
         elif not self._catch_up():
             self._wait_for_table()
