@@ -22,9 +22,9 @@ demo: $(BIN)/.made  ## a week of New York's flights, replayed and asked about; t
 test: $(BIN)/.made  ## every test, the documentation's examples among them
 	$(BIN)/python -m pytest -n 3 --dist loadfile
 
-test-services: $(BIN)/.made  ## the tests that need servers which no wheel brings: installs and starts them, skips nothing
+test-services: $(BIN)/.made  ## the tests that need servers which no wheel brings: installs and starts them; says what it skips
 	tests/services/install.sh
-	HEADRACE_SERVICES=all $(BIN)/python -m pytest -m services
+	HEADRACE_SERVICES=all $(BIN)/python -m pytest -m services -rs
 
 check: $(BIN)/.made  ## formatter, linter, types, documentation
 	$(BIN)/ruff format --check .
