@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,9 +17,10 @@ from writers import MongoWriter, PostgresWriter, RabbitWriter, Writer
 import headrace as hr
 from headrace.documents.identity import identified
 from headrace.documents.states import Raw
-from services.kafka import until
+from services.debezium import Debezium, connector
+from services.kafka import Kraft, until
 from services.mongodb import Mongo
-from services.postgres import Postgres
+from services.postgres import PASSWORD, USER, Postgres
 from services.rabbitmq import Rabbit
 
 pytestmark = pytest.mark.services
@@ -71,6 +73,9 @@ def survive(folder: Path, stack: ExitStack, source: str, server: Any, writer: Wr
                 engine.start()
         until(lambda: writer.done >= OPERATIONS or writer.failure, "all operations", PATIENCE)
     assert writer.failure is None
+    if isinstance(server, Connector):
+        writer.write([("put", "a-last", {"id": "a-last", "title": "The last", "body": "zz-last", "version": 0})])
+        until(lambda: server.carried("zz-last"), "all changes in the topic", PATIENCE)
     engine.kill()
     table = archive.app.tables["articles"]
     # The source comes from the environment, which this process did not have when the app was declared.
@@ -116,3 +121,59 @@ def rabbitmq(folder: Path, stack: ExitStack) -> tuple[str, Any, Writer]:
 def test_source_and_index_agree(make: Make, tmp_path: Path, stack: ExitStack) -> None:
     source, server, writer = make(tmp_path, stack)
     survive(tmp_path, stack, source, server, writer)
+
+
+class Connector:
+    """Debezium, and what carries its messages to a topic; killed and started as one."""
+
+    def __init__(self, folder: Path, postgres: Postgres, database: str, broker: Kraft, topic: str) -> None:
+        table = {"table_include_list": "public.articles"}
+        login = ("127.0.0.1", postgres.port, database, USER, PASSWORD)
+        self.debezium = Debezium(folder / "debezium", connector(*login, **table))
+        self._producer, self._topic = broker.producer(), topic
+        self._sent = 0
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._carry, daemon=True)
+
+    def start(self) -> None:
+        self.debezium.start()
+        if not self._thread.is_alive():
+            self._thread.start()
+
+    def kill(self) -> None:
+        self.debezium.close()
+
+    def close(self) -> None:
+        self.kill()
+        self._ending.set()
+        self._thread.join(20)
+
+    def carried(self, last: str) -> bool:
+        """Whether a message that says this is in the topic, and all before it."""
+        told = self.debezium.told
+        return self._sent == len(told) and any(last.encode() in (one.value or b"") for one in told)
+
+    def _carry(self) -> None:
+        while not self._ending.wait(0.02):
+            told = self.debezium.told
+            end = len(told)
+            for one in told[self._sent : end]:
+                self._producer.produce(self._topic, value=one.value, key=one.key)
+                self._producer.poll(0)
+            self._producer.flush(20)
+            self._sent = end
+
+
+def test_debezium_and_index_agree(tmp_path: Path, stack: ExitStack) -> None:
+    """The same through Debezium and a topic: what is killed is us and the connector, which tells some changes again."""
+    database_url, server, writer = postgres(tmp_path, stack)
+    del database_url
+    broker = Kraft(tmp_path / "kafka")
+    stack.callback(broker.close)
+    broker.start()
+    topic = broker.create(1)
+    carrier = Connector(tmp_path, server, writer.database, broker, topic)
+    stack.callback(carrier.close)
+    carrier.start()
+    source = broker.url(topic, format="debezium")
+    survive(tmp_path, stack, source, carrier, writer)

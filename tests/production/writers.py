@@ -93,10 +93,10 @@ class PostgresWriter(Writer):
 
     def __init__(self, server: Postgres, database: str, seed: int, operations: int) -> None:
         super().__init__(seed, operations)
-        self._server, self._database = server, database
+        self._server, self.database = server, database
 
     def write(self, batch: list[tuple[str, str, Row]]) -> None:
-        with psycopg.connect(self._server.url_of(self._database), connect_timeout=2) as connection:
+        with psycopg.connect(self._server.url_of(self.database), connect_timeout=2) as connection:
             for what, key, row in batch:
                 if what == "delete":
                     connection.execute("DELETE FROM articles WHERE id = %s", (key,))
@@ -112,7 +112,7 @@ class PostgresWriter(Writer):
                     )
 
     def rows(self) -> dict[str, Row]:
-        found = self._server.run("SELECT id, title, body FROM articles", database=self._database)
+        found = self._server.run("SELECT id, title, body FROM articles", database=self.database)
         return {id: {"id": id, "title": title, "body": text, "version": 0} for id, title, text in found}
 
 
