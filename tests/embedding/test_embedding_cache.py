@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from headrace.errors import ClosedError, StorageError
-from headrace.stores.embeddings import EmbeddingCache, Vector, stored_vector
+from headrace.stores.embeddings import EmbeddingCache, Vector
 
 
 def hash_of(number: int) -> bytes:
@@ -121,16 +121,6 @@ def test_a_damaged_cache_is_begun_anew(tmp_path: Path, content: bytes) -> None:
 def test_where_it_cannot_be(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="cannot open the embedding cache"):
         EmbeddingCache(tmp_path / "nowhere" / "c.db")
-
-
-def test_one_vector_is_read_from_beside_it(tmp_path: Path) -> None:
-    cache = EmbeddingCache(tmp_path / "c.db")
-    cache.put("m", entries(7))
-    found = stored_vector(tmp_path / "c.db", "m", hash_of(7))
-    assert found is not None
-    np.testing.assert_array_equal(found, vector_of(7))
-    assert stored_vector(tmp_path / "c.db", "m", hash_of(8)) is None
-    cache.close()
 
 
 def test_closed_is_closed() -> None:

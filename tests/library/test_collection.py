@@ -66,6 +66,18 @@ class TestFollowing:
         assert live.dead_letters.count() == {}
 
 
+class TestModes:
+    def test_each_mode_finds_what_says_the_words(self, live):
+        token = live.push("article", [article("a", "The launch slipped."), article("b", "The harbour froze.")])
+        for mode in ("hybrid", "ranks", "meaning", "words"):
+            assert live.search("library", "the launch slipped", mode=mode, after=token)[0].document == "a"
+
+    def test_ranks_are_fused_reciprocally(self, live):
+        token = live.push("article", [article("a", "The launch slipped."), article("b", "The harbour froze.")])
+        best = live.search("library", "The launch slipped.", k=1, mode="ranks", after=token)[0]
+        assert best.score == pytest.approx(2 / 61)
+
+
 class TestConditions:
     def test_by_expression_and_by_json(self, live):
         rows = [article("a", "storm in the harbour", lang="en"), article("b", "storm in the harbour", lang="de")]
@@ -97,7 +109,7 @@ class TestArguments:
         [
             ({"k": 0}, "k from 1 to"),
             ({"k": 5000}, "k from 1 to"),
-            ({"mode": "magic"}, "one of hybrid, meaning, words"),
+            ({"mode": "magic"}, "one of hybrid, ranks, meaning, words"),
             ({"diversity": 2}, "diversity from 0 to 1"),
         ],
     )

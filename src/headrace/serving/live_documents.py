@@ -62,7 +62,7 @@ class LiveDocuments:
             query: The question.
             k: How many hits.
             where: Only documents that pass: an expression such as ``pl.col("lang") == "en"``, or ``{"lang": "en"}``.
-            mode: "hybrid", "meaning" or "words".
+            mode: "hybrid" (meaning and words, blended), "ranks" (the same, fused by rank), "meaning" or "words".
             diversity: From 0, the best, to 1, as different from each other as can be.
             after: Wait until the search sees the write that returned this token.
             timeout: How many seconds to wait for that.

@@ -107,7 +107,7 @@ def _search(collection: Collection) -> Json:
         query={**_TEXT, "maxLength": 32_768},
         k={**_WHOLE, "minimum": 1, "maximum": 1000, "default": 5},
         where={"type": ["object", "null"], "properties": columns, "description": "conditions on the documents"},
-        mode={**one_of("hybrid", "meaning", "words"), "default": "hybrid"},
+        mode={**one_of("hybrid", "ranks", "meaning", "words"), "default": "hybrid"},
         diversity={**_NUMBER, "minimum": 0, "maximum": 1, "default": 0},
         after={"type": ["string", "null"], "description": "the token of a push: wait until the search sees it"},
         timeout={"type": ["number", "string", "null"], "description": f"how long to wait; at most {LONGEST_WAIT:g} s"},

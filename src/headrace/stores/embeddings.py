@@ -215,17 +215,6 @@ class EmbeddingCache:
             raise
 
 
-def stored_vector(path: str | Path, model: str, hash: bytes) -> Vector | None:
-    """One vector, read from beside the process that has the cache; None if it is not there."""
-    with contextlib.closing(sqlite3.connect(f"{Path(path).absolute().as_uri()}?mode=ro", uri=True)) as database:
-        row = database.execute(
-            "SELECT vector FROM entries JOIN vectors ON vectors.id = entries.id JOIN models ON models.id = model "
-            "WHERE hash = ? AND name = ?",
-            (hash, model),
-        ).fetchone()
-    return None if row is None else np.frombuffer(row[0], dtype=np.float32)
-
-
 def _open(path: str | Path | None) -> sqlite3.Connection:
     """The database with its tables; one that is damaged, or of another version, is begun anew."""
     try:

@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from headrace.documents.states import Chunk
+from headrace.documents.states import Chunk, EmbeddedChunk
 from headrace.documents.terms import terms
 from headrace.errors import ClosedError, InputError, StorageError
 from headrace.runners.embedding.lanes import Lane
@@ -34,7 +34,7 @@ from headrace.runners.setaside import SetAside
 from headrace.sources.base import Letter, Trace
 from headrace.stores.records import ChunkRecord, Flip, Records
 from headrace.stores.tables import Revision
-from headrace.stores.vectors.base import Point, Terms, Vector
+from headrace.stores.vectors.base import Point, Terms
 
 if TYPE_CHECKING:
     from headrace.declarations import Collection
@@ -193,8 +193,8 @@ class LiveCollection:
             made = self._preparer.prepare(revisions, embedders, moment)
         # Edits, here and in other collections, go before a load of many documents.
         lane: Lane = "live" if live and len(revisions) < _MOST_DOCUMENTS else "backfill"
-        vectors = self._embed(made, {one.key: one for one in revisions}, lane)
-        points = self._points(made, vectors)
+        embedded = self._embed(made, {one.key: one for one in revisions}, lane)
+        points = self._points(made, embedded)
         self.records.intend((point.id, number) for number, found in points.items() for point in found)
         if made.rewritten:
             with self.readers.changing():
@@ -202,9 +202,9 @@ class LiveCollection:
         else:
             self._publish(made, points, position)
 
-    def _embed(self, made: Prepared, revisions: dict[str, Revision], lane: Lane) -> dict[str, Vector]:
+    def _embed(self, made: Prepared, revisions: dict[str, Revision], lane: Lane) -> dict[str, EmbeddedChunk]:
         """The vectors of what is new; a document of which a chunk cannot be embedded becomes a problem."""
-        vectors: dict[str, Vector] = {}
+        embedded: dict[str, EmbeddedChunk] = {}
         for number in list(made.fresh):
             again = [chunk for key in made.rewritten for chunk in made.chunks.get((key, number), ())]
             chunks = list({chunk.id: chunk for chunk in (*made.fresh[number], *again)}.values())
@@ -215,18 +215,18 @@ class LiveCollection:
                     if chunk.document not in made.problems:
                         self._preparer.fail(made, revisions[chunk.document], str(vector))
                 else:
-                    vectors[chunk.id] = vector
+                    embedded[chunk.id] = EmbeddedChunk(chunk, vector)
             self._counts["embedded"] += len(made.fresh[number])
-        return vectors
+        return embedded
 
-    def _points(self, made: Prepared, vectors: dict[str, Vector]) -> dict[int, list[Point]]:
+    def _points(self, made: Prepared, embedded: dict[str, EmbeddedChunk]) -> dict[int, list[Point]]:
         points: dict[int, list[Point]] = {}
         for (key, number), chunks in made.chunks.items():
             wanted = chunks if key in made.rewritten else self._fresh(made, number, key)
             words = terms([chunk.embedded for chunk in wanted])
             columns = made.documents[key].columns
             points.setdefault(number, []).extend(
-                Point(chunk.id, vectors[chunk.id], Terms(*of), {**columns, "document": key, "text": chunk.text})
+                Point(chunk.id, embedded[chunk.id].vector, Terms(*of), {**columns, "document": key, "text": chunk.text})
                 for chunk, of in zip(wanted, words, strict=True)
             )
         return points

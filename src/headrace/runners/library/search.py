@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import polars as pl
 
-from headrace.documents.rank import BLEND_DEPTH, WORDS_WEIGHT, blend, mmr
+from headrace.documents.rank import BLEND_DEPTH, WORDS_WEIGHT, blend, fuse, mmr
 from headrace.documents.terms import query_terms
 from headrace.errors import InputError, StaleError
 from headrace.filters import Filter, parse, passes
@@ -25,7 +25,7 @@ from headrace.stores.records import ChunkRecord, DocumentRecord, Moment
 from headrace.stores.vectors.base import Query, Terms, Vector
 from headrace.units import from_micros
 
-Mode = Literal["hybrid", "meaning", "words"]
+Mode = Literal["hybrid", "ranks", "meaning", "words"]
 Scored = Sequence[tuple[str, float]]
 # The most hits that one search gives, and the longest question that is read.
 MOST_HITS = 1_000
@@ -120,7 +120,7 @@ def _once(live: LiveCollection, asked: Asked, now: int) -> Found:
     words = None if asked.mode == "meaning" else Terms(*query_terms(asked.question))
     with live.readers.reading(), live.records.moment() as moment:
         ranked = _Ranking(live, asked, spaces, vectors, words, moment)
-        wanted = max(asked.k * _FACTOR, BLEND_DEPTH if asked.mode == "hybrid" else _LEAST)
+        wanted = max(asked.k * _FACTOR, BLEND_DEPTH if asked.mode in ("hybrid", "ranks") else _LEAST)
         for _ in range(_TRIES):
             if ranked.ask(wanted) or wanted >= MOST_HITS * _FACTOR:
                 break
@@ -207,7 +207,11 @@ class _Ranking:
             [[one for one in scored if one[0] not in self._dead] for scored in found]
             for found in (self._meaning, self._by_words)
         )
-        scores = dict(blend(meaning, words, _WEIGHTS[asked.mode]))
+        if asked.mode == "ranks":
+            ids = [[one for one, _ in scored] for scored in (*meaning, *words)]
+            scores = dict(fuse(ids, sum(map(len, ids))))
+        else:
+            scores = dict(blend(meaning, words, _WEIGHTS[asked.mode]))
         best = [(one, scores[one]) for one in self._first(list(scores), pool)]
         if self._live.collection.rerank is not None:
             best = self._reranked(best)
