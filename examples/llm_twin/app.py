@@ -22,7 +22,7 @@ SOURCE = os.environ.get("HEADRACE_TWIN", QUEUE) or None
 EMBED = os.environ.get("HEADRACE_TWIN_EMBED", "minilm")
 # A model that was trained on code finds code better: "sentence-transformers:NAME", say. It gets an index of its own.
 EMBED_CODE = os.environ.get("HEADRACE_TWIN_EMBED_CODE", EMBED)
-INDEX = os.environ.get("HEADRACE_TWIN_INDEX", "edge:")
+INDEX = os.environ.get("HEADRACE_TWIN_INDEX", "local:")
 
 
 class Post(hr.Document):

@@ -211,7 +211,7 @@ class App:
         clean: Any = None,
         chunk: Any = None,
         embed: Any = "minilm",
-        index: str = "edge:",
+        index: str = "local:",
         rerank: Any = None,
         filters: Sequence[str] | None = None,
         about: str = "",
@@ -229,7 +229,7 @@ class App:
             chunk: As `hr.chunk()`, a splitter of LangChain's or Chonkie's, or a function from a text to texts.
             embed: "minilm", "static", "hash", "openai:NAME", "sentence-transformers:NAME", "fastembed:NAME", or an
                 embedder.
-            index: Where the chunks are searched: "edge:", "memory:", "qdrant://…", "postgres://…", "milvus:…",
+            index: Where the chunks are searched: "local:", "edge:", "memory:", "qdrant://…", "postgres://…", "milvus:…",
                 "pinecone:…".
             rerank: A function from a question and texts to scores, or an object with `scores`; orders the best anew.
             filters: The columns that searches may filter by; if not given, all that can be but those of `text`.

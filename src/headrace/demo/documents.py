@@ -24,7 +24,7 @@ from rich.rule import Rule
 from rich.text import Text
 
 from headrace.demo.board import short_time
-from headrace.demo.packages import best_index, library, metadata
+from headrace.demo.packages import library, metadata
 from headrace.documents.embed import weights
 from headrace.errors import HeadraceError, StaleError
 from headrace.registry import DEFAULT as CONNECTORS
@@ -78,7 +78,7 @@ def show(
     standard: Path | None = None,
     patience: float | None = None,
     rounds: int = ROUNDS,
-    index: str | None = None,
+    index: str = "local:",
 ) -> None:
     """Runs it to its end: on a terminal, until the prompt is left.
 
@@ -89,9 +89,8 @@ def show(
         standard: The standard library's.
         patience: How many seconds to wait until all is indexed before going on; by the embedder, if not given.
         rounds: How many installs are measured.
-        index: Where they are searched; the default one, if it is installed.
+        index: Where they are searched.
     """
-    index = index or best_index()
     console.print()
     console.print(Rule(Text("Documents: what is installed here", style="bold"), align="left", style="cyan"))
     with tempfile.TemporaryDirectory(prefix="headrace-demo-") as folder:

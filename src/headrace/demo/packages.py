@@ -9,7 +9,6 @@ packages is a table by `dir:`, and nothing has to be told that something was ins
 
 from __future__ import annotations
 
-import importlib.util
 import sysconfig
 from email.parser import HeaderParser
 from pathlib import Path
@@ -79,18 +78,13 @@ def source(module: Module) -> tuple[str, str]:
     return module.id.removesuffix(".py").removesuffix("/__init__").replace("/", "."), module.text
 
 
-def best_index() -> str:
-    """The default index, where it is installed; else the one that needs nothing."""
-    return "edge:" if importlib.util.find_spec("qdrant_edge") else "memory:"
-
-
 def library(
     site: str | Path | None = None,
     standard: str | Path | None = None,
     tryout: str | Path | None = None,
     *,
     embed: str = "static",
-    index: str | None = None,
+    index: str = "local:",
 ) -> hr.App:
     """The app.
 
@@ -99,10 +93,10 @@ def library(
         standard: That of the standard library.
         tryout: A directory of packages of its own, to measure with.
         embed: What embeds them.
-        index: Where they are searched; the default one, if it is installed.
+        index: Where they are searched.
     """
     app = hr.App("this-environment")
-    kept = {"embed": embed, "index": index or best_index()}
+    kept = {"embed": embed, "index": index}
     modules = app.table(
         Module,
         f"dir://{Path(standard or sysconfig.get_path('stdlib')).as_posix()}",
