@@ -58,6 +58,8 @@ class Counter:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
+        # Some can count without saying where each token lies, in a fraction of the time.
+        self._quick: Callable[[str], int] | None = getattr(tokenizer, "count", None)
         self._memory: Memory[int] = Memory()
         # What is embedded of a block, its tokens, and a number from 0 to 1 that the two decide.
         self.blocks: Memory[tuple[str, int, float]] = Memory()
@@ -69,7 +71,8 @@ class Counter:
     def _count(self, text: str) -> int:
         tokens = 0
         for start in range(0, len(text), MOST_AT_ONCE):
-            tokens += len(self.tokenizer.offsets(text[start : start + MOST_AT_ONCE]))
+            part = text[start : start + MOST_AT_ONCE]
+            tokens += len(self.tokenizer.offsets(part)) if self._quick is None else self._quick(part)
         return max(tokens, -(-len(text) // MOST_CHARACTERS))
 
     def cuts(self, text: str, room: int) -> list[int]:

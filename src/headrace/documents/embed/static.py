@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 from headrace.documents.embed import weights
 from headrace.documents.embed.base import Offsets, Vectors
-from headrace.documents.embed.wordpiece import encode, token_offsets, tokenizers
+from headrace.documents.embed.wordpiece import WordTokens, token_offsets, tokenizers
 from headrace.errors import ConfigError
 
 LIMIT = 512
@@ -36,7 +36,6 @@ _COMMON = 1  # directions taken out
 _NOTHING = [100]  # a text without tokens is as one of an unknown token
 # Texts at a time: what is gathered for them stays in a core's cache.
 _PART = 64
-_KEPT = 4_000_000  # characters of words whose tokens are remembered
 _CHARACTERS = 32_768
 
 
@@ -60,14 +59,17 @@ class StaticModel:
             raise ConfigError(f"expected 'static', found {spec!r}: it is one model, made of all-MiniLM-L6-v2's words")
         files = weights.find(fetch=fetch)
         self._tokenizer, _ = tokenizers(files.tokenizer.read_text(encoding="utf-8"), LIMIT)
-        self._known: dict[str, list[int]] = {}
-        self._size = 0  # characters of the words in it
+        self._words = WordTokens(self._tokenizer)
         self._table = token_vectors(weights.tensors(files.model)["embeddings.word_embeddings.weight"])
         self.dimension = self._table.shape[1]
 
     def offsets(self, text: str) -> Offsets:
         """Shape (tokens, 2): where each token begins and ends in the text, in characters."""
         return token_offsets(self._tokenizer, text)
+
+    def count(self, text: str) -> int:
+        """How many tokens `offsets` would give, quicker."""
+        return self._words.count(text)
 
     def embed(self, texts: Sequence[str], kind: Literal["document", "query"] = "document") -> Vectors:  # noqa: ARG002
         """Shape (n, 384), float32, rows of length 1; a query is embedded as a document is.
@@ -85,22 +87,8 @@ class StaticModel:
         return vectors
 
     def _ids(self, texts: list[list[str]]) -> list[list[int]]:
-        """The tokens of texts in words, at least one each.
-
-        BERT's tokenizer never looks across white space and a text's words are mostly words seen before, so each is
-        tokenized once; with that a text takes a quarter of the time.
-        """
-        known = self._known
-        new = list({word for words in texts for word in words if word not in known})
-        size = sum(map(len, new))
-        if self._size + size > _KEPT:
-            # Another thread may still read the old ones: they are replaced, not cleared.
-            self._known = known = {}
-            self._size = 0
-            new = list({word for words in texts for word in words})
-        found = encode(self._tokenizer, new, special=False)
-        known.update(zip(new, (encoded.ids for encoded in found), strict=True))
-        self._size += size
+        """The tokens of texts in words, at least one each."""
+        known = self._words.of(chain.from_iterable(texts))
         return [list(islice(chain.from_iterable(map(known.__getitem__, words)), LIMIT)) or _NOTHING for words in texts]
 
 
