@@ -98,8 +98,8 @@ def test_static_finds_the_nearer_text(static: Embedder, texts: Sequence[str], qu
 
 
 def test_static_remembers_no_more_words_than_it_has_room_for(static: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headrace.documents.embed.static._KEPT", 100)
+    monkeypatch.setattr("headrace.documents.embed.wordpiece._KEPT", 100)
     texts = [f"word{number} and another{number}" for number in range(200)]
     expected = static.embed(texts)
     np.testing.assert_array_equal(np.concatenate([static.embed([text]) for text in texts]), expected)
-    assert static._size <= 400
+    assert static._words._size <= 400
