@@ -14,7 +14,10 @@ CONTRACT = {
     *("Document", "chunk"),
 }
 ADDED = {
+    *("Context", "Pack", "section", "text"),
+    "Upstream",
     *("Collection", "File", "Hit", "Page", "Table", "clean"),
+    *("Memory", "Recalled", "Turn"),
     *("Clock", "Feature", "Live", "Reject", "Remote", "Row", "Stream", "Token", "View", "register"),
     *("ClosedError", "ConfigError", "DecodeError", "InputError", "LockedError", "MissingDependencyError"),
     *("RemoteError", "SchemaError", "StaleError", "StorageError", "TooLargeError", "UnknownNameError"),
@@ -36,7 +39,9 @@ def test_the_public_names_are_these() -> None:
         "serving",
     }
     rooms |= {"sources", "stores", "timestamps", "units", "values", "ops", "cli", "demo", "bench", "testing", "plan"}
+    rooms |= {"app_memories"}
     rooms |= {"cdc", "declarations", "document", "documents", "files", "filter_expr", "filters"}
+    rooms |= {"app_chats", "app_contexts", "upstream", "arguments", "assembly", "parts"}
     public = {name for name in vars(hr) if not name.startswith("_")} - rooms
     assert public == CONTRACT | ADDED
 

@@ -12,9 +12,9 @@ import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "headrace"
 GROUND = {"errors", "units", "hashing", "fields", "timestamps", "values", "schema", "changes", "cdc", "document"}
-GROUND |= {"filters", "filter_expr", "files"}
+GROUND |= {"filters", "filter_expr", "files", "parts", "arguments"}
 # What whoever runs an app may use besides.
-INSIDE = {"registry", "formats", "sources", "stores", "features", "documents", "declarations"}
+INSIDE = {"registry", "formats", "sources", "stores", "features", "documents", "assembly", "upstream", "declarations"}
 # Each room, and the rooms that it may import; what a room may import, its users may not assume.
 MAY_IMPORT = {
     **dict.fromkeys(GROUND, GROUND),
@@ -24,8 +24,13 @@ MAY_IMPORT = {
     "stores": GROUND,
     "features": GROUND,
     "documents": GROUND,
+    "assembly": GROUND | {"documents"},
+    "upstream": GROUND,
     "declarations": GROUND | {"registry", "documents"},
-    "app": GROUND | {"registry", "features", "documents", "declarations"},
+    "app_chats": GROUND | {"declarations", "upstream"},
+    "app_contexts": GROUND | {"declarations"},
+    "app_memories": GROUND | {"declarations"},
+    "app": GROUND | {"registry", "features", "documents", "declarations", "app_chats", "app_contexts", "app_memories"},
     "plan": GROUND | {"registry", "features", "documents", "declarations", "app"},
     "runners": GROUND | INSIDE | {"app", "plan"},
     "ops": GROUND,
@@ -34,7 +39,9 @@ MAY_IMPORT = {
 }
 # `app.open()` starts the engine, which a declaration does not need: imported when it is called.
 LATE = {("headrace.app", "headrace.serving.live")}
-PURE = {"features", "documents"}
+# A pack is rendered by what knows the pack.
+LATE |= {("headrace.assembly.pack", f"headrace.assembly.{form}") for form in ("render", "plain")}
+PURE = {"features", "documents", "assembly"}
 # An embedder is a model that is loaded, or asked of a server.
 LOADED = ("documents", "embed")
 PURE_MAY_USE = {"polars", "numpy", "msgspec", "xxhash", "__future__"}

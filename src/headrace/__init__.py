@@ -9,7 +9,10 @@ features and search documents that are right at that moment.
 from headrace.app import App as App
 from headrace.app import Clock as Clock
 from headrace.app import Stream as Stream
+from headrace.assembly.pack import Pack as Pack
 from headrace.declarations import Collection as Collection
+from headrace.declarations import Context as Context
+from headrace.declarations import Memory as Memory
 from headrace.declarations import Table as Table
 from headrace.document import Document as Document
 from headrace.documents.chunk import chunk as chunk
@@ -45,8 +48,12 @@ from headrace.features.spec import top as top
 from headrace.features.view import View as View
 from headrace.files import File as File
 from headrace.files import Page as Page
+from headrace.parts import section as section
+from headrace.parts import text as text
 from headrace.registry import register as register
 from headrace.runners.library.hits import Hit as Hit
+from headrace.runners.library.memory_turns import Recalled as Recalled
+from headrace.runners.library.memory_turns import Turn as Turn
 from headrace.schema import Event as Event
 from headrace.schema import Reject as Reject
 from headrace.schema import event_time as event_time
@@ -55,5 +62,6 @@ from headrace.serving.client import connect as connect
 from headrace.serving.live import Live as Live
 from headrace.serving.rows import Row as Row
 from headrace.serving.token import Token as Token
+from headrace.upstream.spec import Upstream as Upstream
 
 __version__ = "0.1.0"

@@ -10,7 +10,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from headrace.declarations import OWN, Collection, Publication, Table
+from headrace.app_chats import AppChats
+from headrace.app_contexts import AppContexts
+from headrace.app_memories import AppMemories
+from headrace.declarations import OWN, Collection, Context, Memory, Publication, Table
 from headrace.declarations import Stream as Stream
 from headrace.document import Document, TableSchema
 from headrace.errors import ConfigError, SchemaError, UnknownNameError, nearest
@@ -38,7 +41,7 @@ class WallClock:
         return time.time_ns() // 1000
 
 
-class App:
+class App(AppContexts, AppMemories, AppChats):
     """The declaration of streams and views, and how `now` is told.
 
     Args:
@@ -77,6 +80,8 @@ class App:
         self.publications: list[Publication] = []
         self.tables: dict[str, Table] = {}
         self.collections: dict[str, Collection] = {}
+        self.memories: dict[str, Memory] = {}
+        self.contexts: dict[str, Context] = {}
 
     def stream(
         self,
@@ -127,7 +132,7 @@ class App:
 
         def declare(cls: type) -> View:
             label = _name(name or snake_case(cls.__name__))
-            _free(label, view=self.views, collection=self.collections)
+            _free(label, view=self.views, collection=self.collections, context=self.contexts)
             view = View.declare(
                 label,
                 inspect.cleandoc(cls.__doc__ or ""),
@@ -229,8 +234,8 @@ class App:
             chunk: As `hr.chunk()`, a splitter of LangChain's or Chonkie's, or a function from a text to texts.
             embed: "minilm", "static", "hash", "openai:NAME", "sentence-transformers:NAME", "fastembed:NAME", or an
                 embedder.
-            index: Where the chunks are searched: "local:", "edge:", "memory:", "qdrant://…", "postgres://…", "milvus:…",
-                "pinecone:…".
+            index: Where the chunks are searched: "local:", "edge:", "memory:", "qdrant://…", "postgres://…",
+                "milvus:…", "pinecone:…".
             rerank: A function from a question and texts to scores, or an object with `scores`; orders the best anew.
             filters: The columns that searches may filter by; if not given, all that can be but those of `text`.
             about: What a model is told that it can find here.
@@ -240,7 +245,7 @@ class App:
             SchemaError: A column that a type does not have.
         """
         label = _name(name)
-        _free(label, collection=self.collections, view=self.views)
+        _free(label, collection=self.collections, view=self.views, context=self.contexts)
         source = self.table_of(table)
         CONNECTORS.find("vectors", index)
         from headrace.documents.handlers import Handlers

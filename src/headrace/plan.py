@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from headrace.app import App, Stream
-from headrace.declarations import Collection, Table
+from headrace.declarations import Collection, Context, Table
 from headrace.errors import ConfigError
 from headrace.features.view import View
 from headrace.registry import DEFAULT as CONNECTORS
@@ -40,6 +40,7 @@ class Plan:
             f"{one.view} ──► {shown_url(one.url)} at most every {format_duration(one.every)}"
             for one in self.app.publications
         ]
+        lines += [_context(one) for one in self.app.contexts.values()]
         lines += [f"note: {note}" for note in self.notes]
         return "\n".join(lines)
 
@@ -51,7 +52,7 @@ def check(app: App) -> Plan:
         ConfigError: Nothing is declared, or a runner, store or source is not known.
         MissingDependencyError: An extra that the app needs is not installed.
     """
-    if not app.streams and not app.tables:
+    if not app.streams and not app.tables and not app.memories:
         raise ConfigError(
             f"the app {app.name!r} declares no stream and no table; begin with app.stream(Model) or app.table(Model)"
         )
@@ -74,6 +75,11 @@ def check(app: App) -> Plan:
             notes.append(f"the view {view.name!r} has no docstring: a model is told only its features")
         if view.horizon is None:
             notes.append(f"the view {view.name!r} looks back for ever: its keys are never let go of")
+    notes += [
+        f"the context {name!r} has no docstring: a model is told only its name"
+        for name, context in app.contexts.items()
+        if not context.about
+    ]
     return Plan(app, (*notes, *_check_documents(app)))
 
 
@@ -100,6 +106,11 @@ def _check_documents(app: App) -> list[str]:
             if not collection.about
         ),
     ]
+
+
+def _context(context: Context) -> str:
+    limit = "" if context.max_age is None else f", at most {format_duration(context.max_age)} old"
+    return f"{context.name}({', '.join(context.parameters['properties'])}) ──► {context.budget:,} tokens{limit}"
 
 
 def _table(table: Table, collections: list[Collection]) -> list[str]:

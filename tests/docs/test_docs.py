@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from headrace.features import bags
 from headrace.formats import pieces
 from headrace.ops import security
 from headrace.ops.metrics import HttpTally, exposition
+from headrace.parts import Search
 from headrace.runners import inbox
 from headrace.runners.library import search
 from headrace.serving import body, connection, library_routes, live, openapi, options
@@ -28,6 +30,7 @@ from headrace.serving.problems import KINDS
 from headrace.sources import directory_url, mongodb_url, postgres_url, rabbitmq_url, web_url
 from headrace.sources.file_url import CHUNK, MAX_ROW, OPTIONS
 from headrace.stores.vectors import milvus, pgvector_link, pinecone, qdrant
+from headrace.upstream import spec
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -57,6 +60,13 @@ class Guide(hr.Document):
 
 guides = app.table(Guide)
 library = app.collection("library", guides, embed="hash", index="memory:")
+chat = app.memory("chat", embed="hash", index="memory:")
+
+
+@app.context()
+def help_with(question: str) -> Iterator[Search]:
+    """Guides for a question."""
+    yield library.search(question)
 
 
 def page(name: str) -> str:
@@ -128,6 +138,10 @@ def template(path: str) -> str:
         ("/v1/tables/guide", "/v1/tables/{table}"),
         ("/v1/collections/library/search", "/v1/collections/{name}/search"),
         ("/v1/tools/library", "/v1/tools/{name}"),
+        ("/v1/memories/chat/{session_id}", "/v1/memories/{name}/{session}"),
+        ("/v1/memories/chat", "/v1/memories/{name}"),
+        ("/v1/contexts/help_with", "/v1/contexts/{name}"),
+        ("/v1/tools/help_with", "/v1/tools/{name}"),
     ):
         if path == found:
             return written
@@ -167,6 +181,7 @@ def test_every_metric_is_in_the_guide_and_none_else() -> None:
         ["tables", "list"],
         ["tables", "forget"],
         ["export"],
+        ["mcp"],
     ],
 )
 def test_every_command_is_in_the_reference(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -213,7 +228,13 @@ def test_the_options_of_files_are_those_of_the_program() -> None:
 
 def test_the_variables_are_those_of_the_program() -> None:
     stated = {code for row in rows(page("operations")) for code in codes(row[0]) if code.startswith("HEADRACE_")}
-    assert stated == {"HEADRACE_ONLINE", "HEADRACE_RUNNER", security.KEY_VARIABLE, security.FILE_VARIABLE}
+    upstreams = {spec.URLS_VARIABLE, spec.KEY_FILE_VARIABLE}
+    assert stated == upstreams | {
+        "HEADRACE_ONLINE",
+        "HEADRACE_RUNNER",
+        security.KEY_VARIABLE,
+        security.FILE_VARIABLE,
+    }
 
 
 def test_the_limits_of_documents_are_those_of_the_program() -> None:

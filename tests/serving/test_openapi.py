@@ -52,7 +52,7 @@ def test_each_address_without_parameters_answers(http: httpx.Client, document: d
     found = {
         path: http.get(path).status_code
         for path, methods in document["paths"].items()
-        if "get" in methods and "{" not in path
+        if "get" in methods and "{" not in path and path != "/v1/changes"  # a stream, of what is asked for
     }
     assert set(found.values()) == {200}
     assert len(found) >= 6

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from headrace.cli import export, letters, server, status, tables
+from headrace.cli import export, letters, mcp, replay, server, status, tables
 from headrace.cli.apps import load_app
 from headrace.errors import HeadraceError
 
@@ -128,7 +128,9 @@ def parser() -> argparse.ArgumentParser:
         commands.add_parser(name, help=text, add_help=False)
     _dead_letters(commands)
     _tables(commands)
+    _replay(commands)
     export.add(commands, _described)
+    mcp.add(commands, _described, _DEFAULT_DATA)
     return made
 
 
@@ -230,6 +232,19 @@ def _tables(commands: Commands) -> None:
     _app(forgotten)
     forgotten.add_argument("table", metavar="TABLE", help="the table's name")
     forgotten.set_defaults(call=tables.forget_source)
+
+
+def _replay(commands: Commands) -> None:
+    command = _described(
+        commands.add_parser("replay", help="what a model was given: shown, made again as of then, compared with now"),
+        "Show a context that was given out, make it again as of then, and say what differs now.",
+        replay.EPILOG,
+    )
+    command.add_argument("pack", metavar="PACK", help="the pack's id")
+    _app(command)
+    command.add_argument("--data", default=_DEFAULT_DATA, metavar="DIR", help="default: %(default)s")
+    command.add_argument("--json", action="store_true", help="all of it, as JSON")
+    command.set_defaults(call=replay.replay)
 
 
 def _described(command: argparse.ArgumentParser, about: str, more: str) -> argparse.ArgumentParser:

@@ -56,7 +56,7 @@ def _run_cluster(parsed: argparse.Namespace, app: App) -> int:
     from headrace.runners.bytewax import run_cluster
 
     check(app)
-    if app.tables:
+    if app.tables or app.memories:
         raise ConfigError(
             f"the app {app.name!r} has tables, which one process keeps: a cluster's engine cannot; "
             "declare them in an app of their own, or run this one with --runner local"

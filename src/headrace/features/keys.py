@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import polars as pl
 
+from headrace.errors import ConfigError, SchemaError, nearest
 from headrace.features.layout import Array
 
 _END = object()
+_KEY_TYPES = (pl.String, pl.Boolean, pl.Date, pl.Datetime)
 
 
 class KeyIndex:
@@ -70,3 +72,23 @@ class KeyIndex:
             return {name: pl.Series(name, keys, dtypes[name])}
         columns: Sequence[Sequence[Any]] = list(zip(*keys, strict=True)) or [()] * len(self.columns)
         return {name: pl.Series(name, values, dtypes[name]) for name, values in zip(self.columns, columns, strict=True)}
+
+
+def check_keys(name: str, keys: Sequence[str], schema: Mapping[str, pl.DataType]) -> None:
+    """Finds what cannot be a view's key columns.
+
+    Raises:
+        ConfigError: None is named, or one twice.
+        SchemaError: One is not of the stream, or of a type that keys cannot have.
+    """
+    if not keys:
+        raise ConfigError(f'{name}: expected key="a column" or a list of columns, found none')
+    if len(set(keys)) != len(keys):
+        raise ConfigError(f"{name}: a key column is named twice in {list(keys)}")
+    for key in keys:
+        if key not in schema:
+            raise SchemaError(f"{name}: the key {key!r} is not a column of the stream; {nearest(key, schema)}")
+        if not (schema[key].is_integer() or isinstance(schema[key], _KEY_TYPES)):
+            raise SchemaError(
+                f"{name}: the key {key!r} must be text, a whole number, a truth value or a date, found {schema[key]}"
+            )

@@ -18,13 +18,14 @@ import polars as pl
 from headrace.errors import ConfigError, InputError, SchemaError, nearest
 from headrace.features import aggregates
 from headrace.features.aggregates import json_schema, newest_event
+from headrace.features.keys import check_keys
 from headrace.features.layout import REDUCED, TableLayout
 from headrace.features.merged import Built, Finish, FinishMany
 from headrace.features.spec import Aggregate, Derived, Feature
+from headrace.parts import Lookup
 
 RESERVED = ("as_of", "age", "token", "lagging", "now", "view", "to_dict")
 _PLAIN: dict[Any, type] = {pl.String(): str, pl.Int64(): int}
-_KEY_TYPES = (pl.String, pl.Boolean, pl.Date, pl.Datetime)
 
 
 class _Inputs:
@@ -155,7 +156,7 @@ class View:
             ConfigError: Nothing declared, a reserved name, or an aggregate that does not suit its column.
             SchemaError: A column that the stream does not have, with the nearest one suggested.
         """
-        _check_keys(name, keys, schema)
+        check_keys(name, keys, schema)
         for label in features:
             if label in RESERVED or label.startswith("_") or label in keys:
                 raise ConfigError(f"{name}: {label!r} cannot name a feature, it is taken; choose another name")
@@ -201,6 +202,10 @@ class View:
             ),
             plain_key=_PLAIN.get(schema[keys[0]]) if len(keys) == 1 else None,
         )
+
+    def __call__(self, *key: Any) -> Lookup:
+        """One key's features, as a part of a context: the parts of the key in their order, or as `key` takes them."""
+        return Lookup(self, self.key(key[0] if len(key) == 1 else key))
 
     @property
     def horizon(self) -> int | None:
@@ -301,20 +306,6 @@ def _sample(columns: Mapping[str, pl.DataType]) -> pl.DataFrame:
 def _keep(chosen: list[Aggregate]) -> int | None:
     spans = [aggregate.over for aggregate in chosen if aggregate.over is not None]
     return max(spans) if len(spans) == len(chosen) else None
-
-
-def _check_keys(name: str, keys: Sequence[str], schema: Mapping[str, pl.DataType]) -> None:
-    if not keys:
-        raise ConfigError(f'{name}: expected key="a column" or a list of columns, found none')
-    if len(set(keys)) != len(keys):
-        raise ConfigError(f"{name}: a key column is named twice in {list(keys)}")
-    for key in keys:
-        if key not in schema:
-            raise SchemaError(f"{name}: the key {key!r} is not a column of the stream; {nearest(key, schema)}")
-        if not (schema[key].is_integer() or isinstance(schema[key], _KEY_TYPES)):
-            raise SchemaError(
-                f"{name}: the key {key!r} must be text, a whole number, a truth value or a date, found {schema[key]}"
-            )
 
 
 def _whole(feature: Feature, schema: Mapping[str, pl.DataType]) -> Feature:

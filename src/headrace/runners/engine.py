@@ -5,6 +5,7 @@ It has no threads and opens no source: a runner hands it one batch after another
 
 from __future__ import annotations
 
+import threading
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -14,8 +15,11 @@ import numpy as np
 import polars as pl
 
 from headrace.changes import Rows
+from headrace.features import versions
 from headrace.features.machine import Batch, Prepared, Refused, ViewMachine, build
+from headrace.runners.base import PUSH
 from headrace.runners.checkpoint import Restored
+from headrace.runners.history import History
 from headrace.runners.inbox import Work
 from headrace.runners.online import online_store
 from headrace.runners.progress import StreamState
@@ -61,6 +65,10 @@ class Engine:
         self.batch_rows = {name: Tally(ROWS) for name in app.streams}
         self.store = online_store(app)
         self.store.bind(self.machines, self.lineage)
+        # Who holds it sees the machines between two commits: those that have seen the positions `applied`.
+        self.lock: threading.Lock = getattr(self.store, "lock", None) or threading.Lock()
+        self.applied: dict[str, Any] = self.seen
+        self.history: History | None = None
 
     def progress(self, seen: dict[str, Any] | None = None) -> Progress:
         """How far the engine has come."""
@@ -94,6 +102,9 @@ class Engine:
         if only is None:
             for work in works:
                 seen[work.source] = work.position
+        if (history := self._remembering(seen)) is not None:
+            undos = {machine.view.name: versions.before_commit(machine, one) for machine, one in changed}
+            commits.insert(0, partial(history.add, self.applied, seen, undos))
         self._write(commits, lambda: [rows for machine, one in changed for rows in machine.rows(one)], seen)
         for call in after:
             call()
@@ -106,14 +117,27 @@ class Engine:
         self, commits: list[Callable[[], object]], rows: Callable[[], Iterable[Rows]], seen: dict[str, Any]
     ) -> None:
         visible = partial(setattr, self, "seen", seen)
+        commits = [*commits, partial(setattr, self, "applied", seen)]
         if self.store.remote:
-            for commit in commits:
-                commit()
+            with self.lock:
+                for commit in commits:
+                    commit()
             # What readers are told goes with the rows: the newest event time is that of these commits.
             self.store.write([], rows, self.progress(seen))
             visible()
         else:
             self.store.write([*commits, visible], rows, Progress())
+
+    def _remembering(self, seen: Mapping[str, Any]) -> History | None:
+        """The history, if a commit after which `seen` holds may have to be undone; what nobody needs of it goes."""
+        history = self.history
+        if history is None:
+            return None
+        floor = history.order.floor()
+        if len(history):
+            with self.lock:
+                history.trim(floor)
+        return history if floor is not None and seen.get(PUSH, 0) > floor else None
 
     def _prepare(
         self,
@@ -163,6 +187,7 @@ class Engine:
         wall = None if self.app.event_time else self.app.clock.now()
         retire: list[Callable[[], object]] = []
         gone: list[Rows] = []
+        history, undos = self._remembering(self.applied), {}
         for machine in self.machines.values():
             stream = self.app.streams[machine.view.stream]
             now = self.streams[stream.name].newest if wall is None else wall
@@ -172,7 +197,12 @@ class Engine:
                     if self.store.remote:
                         gone += machine.gone(expired)
                     retire.append(partial(machine.retire, expired))
+                    if history is not None:
+                        undo = undos[machine.view.name] = versions.before_retire(machine, expired)
+                        retire.append(partial(versions.retired, machine, undo))
         if retire:
+            if history is not None:
+                retire.insert(0, partial(history.add, self.applied, self.applied, undos))
             self._write(retire, lambda: gone, self.seen)
 
 

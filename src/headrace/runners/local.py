@@ -28,8 +28,10 @@ from headrace.runners.base import PUSH, Figures, StreamFigures, ViewFigures
 from headrace.runners.checkpoint import Checkpointer, restore
 from headrace.runners.engine import Engine
 from headrace.runners.feeder import Feeder
+from headrace.runners.history import History
 from headrace.runners.inbox import Inbox, Work
 from headrace.runners.intake import Intake
+from headrace.runners.order import WriteOrder
 from headrace.runners.progress import StreamState
 from headrace.runners.publisher import publishers
 from headrace.runners.setaside import SetAside
@@ -74,6 +76,7 @@ class LocalRunner:
         self.inbox = Inbox()
         self.failure: str | None = None
         self._pushed: Counter[str] = Counter()
+        self._order: WriteOrder | None = None
         self._progress = threading.Condition()
         self._taken = 0
         self._working: int | None = None  # when the oldest work of the batch in hand was written
@@ -152,7 +155,20 @@ class LocalRunner:
         if self._closed:
             raise ClosedError(f"the app {self.app.name!r} is closed; open it again")
 
+    def follow_order(self, order: WriteOrder) -> None:
+        """From now on pushes are noted in an order of all writes; to be called before the start."""
+        order.begin(self.log.position, lambda: self.engine.applied.get(PUSH, 0))
+        self._order = order
+
+    def keep_history(self) -> None:
+        """From now on features can be read as they were at the oldest cut that the write order still needs."""
+        if self._order is not None and self.engine.history is None:
+            with self.engine.lock:
+                self.engine.history = self.engine.history or History(self._order)
+
     def _deliver(self, record: Record) -> None:
+        if self._order is not None:
+            self._order.pushed = record.position
         self.inbox.put(Work(record.stream, record.frame, PUSH, record.position, record.received, record.received))
 
     def _replay(self) -> None:
@@ -205,7 +221,8 @@ class LocalRunner:
             started = time.monotonic()
             if works:
                 self._working = works[0].created
-                self._uninterrupted(works)
+                for part in self._parts(works):
+                    self._uninterrupted(part)
                 self._working = None
                 self._count(len(works))
                 if not self.inbox.closed:
@@ -224,6 +241,20 @@ class LocalRunner:
 
     def _checkpoint(self, write: Callable[..., None]) -> None:
         write(self.engine.machines, self.engine.seen, self.engine.streams)
+
+    def _parts(self, works: list[Work]) -> list[list[Work]]:
+        """A batch, parted where a version may be read that ends there."""
+        if self._order is None or self.engine.history is None:
+            return [works]
+        pushed = [work.position for work in works if work.source == PUSH]
+        parts: list[list[Work]] = [[]]
+        ends = self._order.parts(pushed[0] - 1, pushed[-1]) if pushed else []
+        for work in works:
+            if ends and work.source == PUSH and work.position > ends[0]:
+                ends = [one for one in ends if one >= work.position]
+                parts.append([])
+            parts[-1].append(work)
+        return parts
 
     def _uninterrupted(self, works: list[Work]) -> None:
         """A cycle, begun again if Ctrl-C hits it.

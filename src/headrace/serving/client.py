@@ -30,12 +30,15 @@ from headrace.filter_expr import conditions
 from headrace.runners.library.hits import Hit
 from headrace.schema import Event, Reject
 from headrace.serving.body import FORMATS
+from headrace.serving.client_context import RemoteContext
+from headrace.serving.client_memory import RemoteMemories
 from headrace.serving.options import LONGEST_WAIT
 from headrace.serving.problems import error_of
 from headrace.serving.revive import Reviver
 from headrace.serving.rows import Row
 from headrace.serving.stats import Stats
 from headrace.serving.token import Token
+from headrace.serving.tool_calls import DEFAULT_SECONDS
 from headrace.units import SECOND, duration, from_micros
 
 if TYPE_CHECKING:
@@ -43,6 +46,7 @@ if TYPE_CHECKING:
     from headrace.declarations import Collection
     from headrace.features.view import View
     from headrace.serving.live import Rows
+    from headrace.serving.tool_forms import Form
 
 _ARROW = "application/vnd.apache.arrow.stream"
 _NDJSON = FORMATS["ndjson"]
@@ -71,7 +75,7 @@ def connect(url: str, *, api_key: str | None = None, timeout: float = 10.0) -> R
     return Remote(url, api_key=api_key, timeout=timeout)
 
 
-class Remote:
+class Remote(RemoteContext, RemoteMemories):
     """A running server, with the methods of `Live`. May be used from any thread; closed by leaving its `with` block."""
 
     def __init__(self, url: str, *, api_key: str | None = None, timeout: float = 10.0) -> None:
@@ -217,15 +221,20 @@ class Remote:
 
     # -- tools -----------------------------------------------------------------------------------------------------
 
-    def tools(self) -> list[dict[str, Any]]:
+    def tools(self, form: Form = "chat") -> list[dict[str, Any]]:
         """As `Live.tools`."""
-        found: list[dict[str, Any]] = self._call("GET", "/v1/tools").json()
+        found: list[dict[str, Any]] = self._call("GET", "/v1/tools", params={"form": form}).json()
         return found
 
-    def call(self, name: str, arguments: Mapping[str, Any] | str | None = None) -> dict[str, Any]:
+    def call(
+        self, name: str, arguments: Mapping[str, Any] | str | None = None, *, timeout: float = DEFAULT_SECONDS
+    ) -> dict[str, Any]:
         """As `Live.call`."""
         content = arguments if isinstance(arguments, str) else msgspec.json.encode(arguments or {})
-        found: dict[str, Any] = self._call("POST", f"/v1/tools/{quote(name, safe='')}", content=content).json()
+        address = f"/v1/tools/{quote(name, safe='')}"
+        found: dict[str, Any] = self._call(
+            "POST", address, wait=timeout, params={"timeout": timeout}, content=content
+        ).json()
         return found
 
     # -- looking after it ------------------------------------------------------------------------------------------

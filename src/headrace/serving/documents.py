@@ -15,6 +15,7 @@ import polars as pl
 from headrace.document import Document
 from headrace.errors import ConfigError, DecodeError, HeadraceError, InputError, StaleError
 from headrace.runners.base import PUSH
+from headrace.runners.history import Historic
 from headrace.serving.token import Token
 
 if TYPE_CHECKING:
@@ -37,8 +38,15 @@ def open_library(app: App, path: str | Path | None, runner: Runner) -> Library:
             f"the app {app.name!r} has tables, which live where its engine runs: search there, with `headrace run`"
         )
     library = Library(app, None if path is None else Path(path), runner.dead_letters)
+    if isinstance(runner, Historic):
+        runner.follow_order(library.order)
     library.start()
     return library
+
+
+def position_of(table: str) -> str:
+    """What a table is called among the positions of a token."""
+    return _TABLE + table
 
 
 def of_table(position: str) -> bool:

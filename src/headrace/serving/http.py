@@ -11,7 +11,7 @@ There is one place where errors become answers, `HttpApp.__call__`, for the hot 
 from __future__ import annotations
 
 import io
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
@@ -24,6 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from headrace.errors import InputError, TooLargeError, UnknownNameError, nearest
 from headrace.ops.security import Guard
 from headrace.serving.body import MIB, DisconnectedError, header
+from headrace.serving.mcp_http import PATH, McpEndpoint
 from headrace.serving.options import ReadOptions, from_query
 from headrace.serving.problems import NOT_ALLOWED, NOT_FOUND, ProblemError
 from headrace.serving.routes import PUBLIC, router
@@ -77,11 +78,14 @@ class HttpApp:
         self._service = service
         self._live = service.live
         self._router = router(service)
+        self._mcp = McpEndpoint(self._live)
         self._decode_many = msgspec.json.Decoder(ReadMany).decode
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            await _not_http(scope, receive, send)
+            await _not_http(scope, receive, send, self._service.close)
+            if scope["type"] == "lifespan":
+                await self.ends()
             return
         started = perf_counter()
         path: bytes = scope.get("raw_path") or scope["path"].encode()
@@ -102,6 +106,11 @@ class HttpApp:
                 raise
             seen["status"] = await answer_problem(scope, send, _as_ours(error, scope))
         self._service.tally.observe(seen["route"], seen["status"], perf_counter() - started)
+
+    async def ends(self) -> None:
+        """Ends what runs beside requests and what would stand open for ever; called as the server begins to stop."""
+        self._service.streams.end()
+        await self._mcp.close()
 
     def quick(self, path: bytes, headers: list[tuple[bytes, bytes]]) -> bytes | None:
         """The body of a plain `GET /v1/features/{view}/{key}`, or None: then the whole route answers, and says why."""
@@ -195,6 +204,10 @@ class HttpApp:
         # Starlette then raises what it cannot route, instead of answering in plain text.
         scope["app"] = self
         try:
+            if path == PATH:
+                scope["headrace.route"] = "/mcp"
+                await self._mcp(scope, receive, noted)
+                return
             await self._router(scope, receive, noted)
         finally:
             seen["route"] = scope.get("headrace.route", _REST)
@@ -228,7 +241,7 @@ def _arrow(frame: pl.DataFrame) -> bytes:
     return buffer.getvalue()
 
 
-async def _not_http(scope: Scope, receive: Receive, send: Send) -> None:
+async def _not_http(scope: Scope, receive: Receive, send: Send, close: Callable[[], Awaitable[None]]) -> None:
     """Lifespan is acknowledged (the live app has an owner who opens and closes it); a WebSocket is turned away."""
     if scope["type"] == "websocket":
         await receive()
@@ -236,6 +249,8 @@ async def _not_http(scope: Scope, receive: Receive, send: Send) -> None:
         return
     while True:
         message = await receive()
+        if message["type"] == "lifespan.shutdown":
+            await close()
         await send({"type": message["type"] + ".complete"})
         if message["type"] == "lifespan.shutdown":
             return

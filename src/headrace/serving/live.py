@@ -20,11 +20,17 @@ from headrace.runners.base import Runner
 from headrace.runners.library.figures import LibraryFigures
 from headrace.runners.progress import reached
 from headrace.schema import Event
-from headrace.serving import documents, pushed, status, tools
+from headrace.serving import documents, pushed, status
+from headrace.serving.context import Contexts
+from headrace.serving.live_changes import LiveChanges
+from headrace.serving.live_context import LiveContext
 from headrace.serving.live_documents import LiveDocuments
+from headrace.serving.live_memory import LiveMemories
+from headrace.serving.live_tools import LiveTools
 from headrace.serving.rows import Row, RowMaker
 from headrace.serving.stats import Stats, measure
 from headrace.serving.token import Token, token_text
+from headrace.serving.tool_calls import Calls
 from headrace.units import MAX_TIME, MIN_TIME, SECOND, duration, format_duration, to_micros
 
 if TYPE_CHECKING:
@@ -42,7 +48,7 @@ Rows = (
 MOST_KEYS = 100_000
 
 
-class Live(LiveDocuments):
+class Live(LiveDocuments, LiveContext, LiveTools, LiveMemories, LiveChanges):
     """An app while it runs; made by `app.open()`, closed by leaving its `with` block.
 
     Every method may be called from any thread.
@@ -52,12 +58,15 @@ class Live(LiveDocuments):
         self.app = app
         self._makers = {name: RowMaker(view) for name, view in app.views.items()}
         self._token: tuple[int, str] = (-1, "")
+        self._calls = Calls()
+        self._contexts = Contexts(self)
         self._limit = app.lag_limit / SECOND
         self.started = time.monotonic()
         self._runner: Runner = CONNECTORS.find("runner", app.runner).load()(app, path)
         self._library: Library | None = None
+        self._open_changes(path)
         try:
-            if app.tables:
+            if app.tables or app.memories:
                 self._library = documents.open_library(app, path, self._runner)
             self._runner.start()
         except BaseException:
@@ -271,21 +280,6 @@ class Live(LiveDocuments):
         """Whether the engine is further behind its input than the app's limit."""
         return self._runner.behind() > self._limit
 
-    # -- tools -----------------------------------------------------------------------------------------------------
-
-    def tools(self) -> list[dict[str, Any]]:
-        """OpenAI tool definitions for all that a model may call."""
-        return tools.tools(self.app)
-
-    def call(self, name: str, arguments: Mapping[str, Any] | str | None = None) -> dict[str, Any]:
-        """Runs a tool as a model's call does.
-
-        Raises:
-            UnknownNameError: No tool has that name.
-            InputError: The arguments do not fit; the message says which and why, for the model to mend.
-        """
-        return tools.call(self, name, arguments)
-
     # -- looking after it ------------------------------------------------------------------------------------------
 
     @property
@@ -319,6 +313,9 @@ class Live(LiveDocuments):
         Raises:
             StorageError: The last checkpoint could not be written; nothing is lost, the next start takes longer.
         """
+        self._calls.close()
+        self._contexts.close()
+        self._close_changes()
         try:
             if self._library is not None:
                 self._library.close()

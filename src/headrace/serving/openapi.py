@@ -9,8 +9,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from headrace.serving.openapi_contexts import context_paths
 from headrace.serving.openapi_library import library_paths
+from headrace.serving.openapi_memory import memory_paths
 from headrace.serving.openapi_parts import (
+    CALL_TIMEOUT,
+    FORMS,
     Json,
     any_object,
     json_body,
@@ -20,6 +24,7 @@ from headrace.serving.openapi_parts import (
     problem_response,
     query,
     ref,
+    row_schema,
     shape,
     whole,
 )
@@ -30,7 +35,8 @@ if TYPE_CHECKING:
     from headrace.app import App, Stream
     from headrace.features.view import View
 
-TAGS = ("streams", "features", "tables", "collections", "tools", "dead letters", "operations")
+_DATA = ("streams", "features", "tables", "collections", "contexts", "memories")
+TAGS = (*_DATA, "tools", "chat", "dead letters", "operations")
 
 _WAITS = (
     ("after", "The token of a push: wait until the answer sees it.", {"type": "string"}),
@@ -60,6 +66,8 @@ def document(app: App, with_key: bool) -> Json:
         paths[f"/v1/features/{view.name}"] = {"post": _read_many(view)}
         paths[f"/v1/tools/{view.name}"] = {"post": _call(view)}
     paths |= library_paths(app, schemas)
+    paths |= context_paths(app, schemas)
+    paths |= memory_paths(app, schemas)
     made: Json = {
         "openapi": "3.1.0",
         "info": {
@@ -76,30 +84,6 @@ def document(app: App, with_key: bool) -> Json:
         made["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         made["security"] = [{"key": []}]
     return made
-
-
-def row_schema(view: View) -> Json:
-    """The JSON Schema of a row of a view."""
-    features = {
-        name: {**view.feature_schema(name), "description": feature.describe()}
-        for name, feature in view.features.items()
-    }
-    properties = {
-        **view.key_schema(),
-        **features,
-        "as_of": {
-            "type": ["string", "null"],
-            "format": "date-time",
-            "description": "event time of the newest event in the values; null if there is none",
-        },
-        "age": {"type": ["number", "null"], "description": "seconds between as_of and now"},
-        "token": {"type": "string", "description": "the positions that the values have seen"},
-        "lagging": {
-            "type": "boolean",
-            "description": "true while the engine is further behind its input than the app allows: newer events exist",
-        },
-    }
-    return {"type": "object", "properties": properties, "required": list(properties)}
 
 
 def _push(stream: Stream, schemas: Json) -> Json:
@@ -180,7 +164,33 @@ def _call(view: View) -> Json:
         describe(view),
         row,
         body=json_body(parameters(view)),
+        parameters=[CALL_TIMEOUT],
     )
+
+
+def _changes() -> Json:
+    """Event streams have no schema in OpenAPI 3.1: their answer is a text."""
+    text = {"type": "string"}
+    many = {"type": "array", "items": text}
+    asked = (
+        ("view", "A view: rows that change.", text),
+        ("key", "Of the view before it, only this key; once for each.", many),
+        ("collection", "A collection: documents that can be searched as they are now, or are gone.", text),
+        ("table", "A table: rows that are written or deleted.", text),
+        ("pack", "The id of a pack: what in it no longer holds.", many),
+        ("last_event_id", "As the header Last-Event-ID, which goes before it.", text),
+    )
+    made = operation(
+        "changes",
+        "contexts",
+        "Changes of what is subscribed to, as they happen",
+        "Server-sent events: `ready`, `features`, `document`, `row`, `pack`, and `reset` or `lost` when everything "
+        "that is subscribed to should be read again.",
+        text,
+        parameters=[query(name, about, schema) for name, about, schema in asked],
+    )
+    made["responses"]["200"]["content"] = {"text/event-stream": {"schema": text}}
+    return made
 
 
 def _fixed_paths() -> Json:
@@ -190,7 +200,31 @@ def _fixed_paths() -> Json:
     ready["responses"]["503"] = {"description": "Not ready", "content": {"application/json": {"schema": any_object()}}}
     text = {"type": "string"}
     return {
-        "/v1/tools": {"get": operation("tools", "tools", "OpenAI tool definitions", "", list_of(any_object()))},
+        "/v1/tools": {
+            "get": operation(
+                "tools",
+                "tools",
+                "Tool definitions",
+                "For OpenAI's Chat Completions unless told otherwise.",
+                list_of(any_object()),
+                parameters=[query("form", "Whose form.", one_of(*FORMS))],
+            )
+        },
+        "/v1/chat/completions": {
+            "post": operation(
+                "chat",
+                "chat",
+                "OpenAI's chat completion, grounded in live context",
+                "Errors have OpenAI's form. With `stream` the answer is its event stream.",
+                any_object(),
+                body=json_body(any_object()),
+            )
+        },
+        "/v1/changes": {"get": _changes()},
+        "/v1/packs/{id}": {
+            "get": operation("pack", "contexts", "A context that was given out, as it was", "", any_object())
+            | {"parameters": [{"name": "id", "in": "path", "required": True, "schema": text}]}
+        },
         "/v1/status": {"get": status},
         "/v1/drain": {
             "post": operation(

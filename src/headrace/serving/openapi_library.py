@@ -5,7 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from headrace.serving import search_tool
-from headrace.serving.openapi_parts import Json, json_body, list_of, one_of, operation, query, ref, shape, whole
+from headrace.serving.openapi_parts import (
+    CALL_TIMEOUT,
+    Json,
+    json_body,
+    list_of,
+    one_of,
+    operation,
+    query,
+    ref,
+    shape,
+    whole,
+)
 from headrace.serving.options import LONGEST_WAIT
 
 if TYPE_CHECKING:
@@ -127,4 +138,6 @@ def _call(collection: Collection) -> Json:
     about = search_tool.describe(collection)
     name = collection.name
     body = json_body(search_tool.parameters())
-    return operation(f"call_{name}", "tools", f"Call the tool {name}", about, answered, body=body)
+    return operation(
+        f"call_{name}", "tools", f"Call the tool {name}", about, answered, body=body, parameters=[CALL_TIMEOUT]
+    )

@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from headrace.features.view import View
 
 Json = dict[str, Any]
+
+FORMS = ("chat", "responses", "anthropic", "mcp")
+"""The forms that tools' definitions can have."""
+CALL_TIMEOUT: Json = {
+    "name": "timeout",
+    "in": "query",
+    "description": "How long the call may take: seconds, or text such as 5s.",
+    "schema": {"type": "string"},
+}
 
 
 def operation(
@@ -78,3 +90,27 @@ def any_object() -> Json:
 def ref(name: str) -> Json:
     """A reference to one of the document's schemas."""
     return {"$ref": f"#/components/schemas/{name}"}
+
+
+def row_schema(view: View) -> Json:
+    """The JSON Schema of a row of a view."""
+    features = {
+        name: {**view.feature_schema(name), "description": feature.describe()}
+        for name, feature in view.features.items()
+    }
+    properties = {
+        **view.key_schema(),
+        **features,
+        "as_of": {
+            "type": ["string", "null"],
+            "format": "date-time",
+            "description": "event time of the newest event in the values; null if there is none",
+        },
+        "age": {"type": ["number", "null"], "description": "seconds between as_of and now"},
+        "token": {"type": "string", "description": "the positions that the values have seen"},
+        "lagging": {
+            "type": "boolean",
+            "description": "true while the engine is further behind its input than the app allows: newer events exist",
+        },
+    }
+    return {"type": "object", "properties": properties, "required": list(properties)}

@@ -17,12 +17,11 @@ from starlette.routing import Route, Router
 
 from headrace.errors import InputError
 from headrace.ops.metrics import exposition
-from headrace.serving import library_routes, openapi, pages
+from headrace.serving import changes, chat, context_routes, library_routes, memory_routes, openapi, pages, tool_forms
 from headrace.serving.body import header
 from headrace.serving.options import LONGEST_WAIT, ReadOptions, from_query, whole_number
 from headrace.serving.service import Service
 from headrace.serving.status import status
-from headrace.serving.tools import tools
 from headrace.units import from_micros
 
 if TYPE_CHECKING:
@@ -58,8 +57,16 @@ def router(service: Service) -> Router:
         ("PUT", "/v1/tables/{table}", library_routes.put_rows),
         ("DELETE", "/v1/tables/{table}", library_routes.delete_rows),
         ("POST", "/v1/collections/{name}/search", library_routes.search),
+        ("POST", memory_routes.ONE, memory_routes.append),
+        ("GET", memory_routes.ONE, memory_routes.recall),
+        ("DELETE", memory_routes.ONE, memory_routes.forget_session),
+        ("DELETE", memory_routes.ALL, memory_routes.forget),
+        ("GET", "/v1/changes", changes.changes),
+        ("GET", "/v1/packs/{id}", changes.pack),
+        ("POST", context_routes.PATH, context_routes.context),
         ("GET", "/v1/tools", _tools),
         ("POST", "/v1/tools/{name}", _call),
+        ("POST", "/v1/chat/completions", chat.completions),
         ("GET", "/v1/status", _status),
         ("POST", "/v1/drain", _drain),
         ("GET", "/v1/dead-letters", _dead_letters),
@@ -101,20 +108,18 @@ async def _push(service: Service, request: Request) -> Response:
     return reply(await library_routes.push(service, request, stream))
 
 
-async def _tools(service: Service, _: Request) -> Response:
+async def _tools(service: Service, request: Request) -> Response:
     # A bare list: it goes into the `tools=` of a chat completion as it is.
-    return reply(tools(service.live.app))
+    form = from_query(request.scope["query_string"], ("form",)).get("form", "chat")
+    return reply(tool_forms.formed(service.live.app, form))
 
 
 async def _call(service: Service, request: Request) -> Response:
     name = request.path_params["name"]
+    timeout = ReadOptions(from_query(request.scope["query_string"], ("timeout",))).timeout
     async with service.bodies.read(request.scope["headers"], request.receive, _SMALL_BODY) as body:
         arguments = _arguments(body)
-    if service.live.remote:
-        return reply(await service.remote.run(service.live.call, name, arguments))
-    if name in service.live.app.collections:
-        return reply(await service.searches.run(service.live.call, name, arguments))
-    return reply(service.live.call(name, arguments))
+    return reply(await service.live.call_async(name, arguments, timeout=timeout))
 
 
 async def _status(service: Service, _: Request) -> Response:

@@ -54,6 +54,12 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         self._on_started()
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # Streams that stand open would be waited for.
+        if (ends := getattr(self.config.app, "ends", None)) is not None:
+            await ends()
+        await super().shutdown(sockets)
+
     async def on_tick(self, counter: int) -> bool:
         if counter % 10 == 0:  # ten ticks a second
             for connection in list(self.server_state.connections):

@@ -24,6 +24,7 @@ from headrace.errors import StaleError
 from headrace.ops.metrics import HttpTally
 from headrace.ops.security import Guard, Refusal
 from headrace.serving.body import Bodies
+from headrace.serving.event_streams import EventStreams
 from headrace.serving.options import ReadOptions
 from headrace.serving.problems import (
     BUSY,
@@ -88,7 +89,16 @@ class Service:
         self.others = Pool(4)
         self.remote = Pool(16)
         self.searches = Pool(8)
+        self.contexts = Pool(16)
+        self.streams = EventStreams()
         self.encode = msgspec.json.Encoder().encode
+        # The chat endpoint, once it has been asked; see `chat`.
+        self.chat: Any = None
+
+    async def close(self) -> None:
+        """Let go of what belongs to this server's event loop."""
+        if self.chat is not None:
+            await self.chat.close()
 
     def check_access(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
         """Let a request pass, or say why not.

@@ -11,7 +11,7 @@ from headrace.units import format_duration, from_micros
 
 if TYPE_CHECKING:
     from headrace.app import App
-    from headrace.declarations import Collection, Table
+    from headrace.declarations import Collection, Context, Table
     from headrace.features.view import View
     from headrace.serving.live import Live
 
@@ -42,6 +42,7 @@ def declared(app: App) -> dict[str, Any]:
         "views": {name: _view(view) for name, view in app.views.items()},
         "tables": {name: _table(table) for name, table in app.tables.items()},
         "collections": {name: _collection(one) for name, one in app.collections.items()},
+        "contexts": {name: _context(one) for name, one in app.contexts.items()},
     }
 
 
@@ -61,6 +62,16 @@ def _collection(collection: Collection) -> dict[str, Any]:
         "index": shown_url(collection.index),
         "embed": {kind: collection.described(kind) for kind in collection.table.schema.models},
         "filters": {name: column.type for name, column in collection.columns.items()},
+    }
+
+
+def _context(context: Context) -> dict[str, Any]:
+    return {
+        "about": context.about,
+        "parameters": context.parameters,
+        "budget": context.budget,
+        "max_age": None if context.max_age is None else format_duration(context.max_age),
+        "on_stale": context.on_stale,
     }
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from headrace.errors import ConfigError, InputError, UnknownNameError, nearest
-from headrace.serving import search_tool
+from headrace.serving import context_tool, search_tool
 from headrace.units import from_micros
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ def tools(app: App) -> list[dict[str, Any]]:
     return [
         *(definition(view) for view in app.views.values()),
         *(search_tool.definition(collection) for collection in app.collections.values()),
+        *(context_tool.definition(context) for context in app.contexts.values()),
     ]
 
 
@@ -144,11 +145,11 @@ def _is_optional(schema: Mapping[str, Any]) -> bool:
 
 
 def call(live: Live, name: str, arguments: Mapping[str, Any] | str | None) -> dict[str, Any]:
-    """Run a tool: read the view's row of the key in `arguments`, or search the collection.
+    """Run a tool: read the view's row of the key in `arguments`, search the collection, or make the context's pack.
 
     Returns:
         Plain JSON values. Of a view: the key, each feature, `as_of` and `now` as ISO 8601 and `age` in seconds. Of a
-        collection: the hits.
+        collection: the hits. Of a context: its pack, rendered.
 
     Raises:
         UnknownNameError: No tool has that name.
@@ -157,9 +158,11 @@ def call(live: Live, name: str, arguments: Mapping[str, Any] | str | None) -> di
     if name in live.app.collections:
         given = check_arguments(name, search_tool.ARGUMENTS, arguments)
         return search_tool.call(live, live.app.collections[name], given)
+    if name in live.app.contexts:
+        return context_tool.call(live, live.app.contexts[name], arguments)
     view = live.app.views.get(name)
     if view is None:
-        known = [*live.app.views, *live.app.collections]
+        known = [*live.app.views, *live.app.collections, *live.app.contexts]
         raise UnknownNameError(f"expected the name of a tool, found {name!r}; {nearest(name, known)}")
     key = check_arguments(view.name, view.key_schema(), arguments)
     row = live.read(view, key)

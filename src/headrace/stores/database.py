@@ -23,7 +23,7 @@ _ADVICE = {
     sqlite3.SQLITE_CORRUPT: "restore it from a backup, or move the file away to start without it",
     sqlite3.SQLITE_BUSY: "another process has been writing for too long: try again",
 }
-_MOST_READERS = 8
+_MOST_READERS = 32
 
 
 class Database:
@@ -121,6 +121,23 @@ class Database:
                     if connection.in_transaction:
                         connection.execute("ROLLBACK")
                     self._give_back(connection)
+
+    def overwrite_deleted(self) -> None:
+        """From now on what is deleted is overwritten in the file, too."""
+        with self._lock, self.explained("open"):
+            self._writer.execute("PRAGMA secure_delete = ON")
+
+    def scrub(self) -> bool:
+        """Empties the write-ahead log, which holds copies of what is deleted; False if a reader is in the way."""
+        with self._lock:
+            self._open()
+            with self.explained("write"):
+                self._writer.execute("PRAGMA busy_timeout = 1000")
+                try:
+                    (busy, _, _) = self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                finally:
+                    self._writer.execute("PRAGMA busy_timeout = 30000")
+        return not busy
 
     def _give_back(self, connection: sqlite3.Connection) -> None:
         with self._lock:

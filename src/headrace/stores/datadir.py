@@ -2,7 +2,7 @@
 
 headrace.json   the format's version
 lock            held with flock while a process has the directory open; the kernel lets go when that process dies
-log/  journal/  dead_letters.db  tables/  collections/  indexes/  embeddings.db
+log/  journal/  dead_letters.db  tables/  collections/  indexes/  embeddings.db  packs.db
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ class Layout:
         collections: The folder of the collections' records, a database each.
         indexes: The folder of the indexes that are kept here.
         embeddings: The database of what was embedded once.
+        packs: The database of the contexts that were given out; other processes may read it.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -49,6 +50,7 @@ class Layout:
         self.collections = self.path / "collections"
         self.indexes = self.path / "indexes"
         self.embeddings = self.path / "embeddings.db"
+        self.packs = self.path / "packs.db"
 
 
 class DataDir(Layout):

@@ -307,6 +307,14 @@ class Records:
             run.execute("DELETE FROM uses WHERE space = ?", (space,))
             run.execute("DELETE FROM spaces WHERE space = ?", (space,))
 
+    def overwrite_deleted(self) -> None:
+        """From now on what is deleted is overwritten in the file, too."""
+        self._database.overwrite_deleted()
+
+    def scrub(self) -> bool:
+        """Empties the write-ahead log, which holds copies of what is deleted; False if a reader is in the way."""
+        return self._database.scrub()
+
     def close(self) -> None:
         """Lets go of the file; again does nothing."""
         self._database.close()

@@ -71,6 +71,8 @@ class LiveCollection:
         self.failure: str | None = None
         self.problem: str | None = None
         self.ready = False
+        # Told after each flip, on this collection's thread: documents written, documents gone, the table's number.
+        self.listeners: list[Callable[[Sequence[str], Sequence[str], int], None]] = []
         self._table = table
         self._setaside = setaside
         self._preparer = Preparer(collection)
@@ -93,6 +95,8 @@ class LiveCollection:
         )
         with records.moment() as moment:
             self.position = moment.position
+        self.aimed = self.position  # what is being made now brings it here
+        self.ahead = 0  # moments before this may show rows newer than they say
         self._thread = threading.Thread(target=self._run, name=f"headrace-collection-{collection.name}", daemon=True)
 
     def start(self) -> None:
@@ -137,6 +141,7 @@ class LiveCollection:
 
     def _step(self) -> None:
         revisions, upto = self._table.store.since(self.position, _MOST_DOCUMENTS, _MOST_BYTES)
+        self.aimed = upto
         if revisions or upto > self.position:
             self._process(revisions, upto)
             self._background.edited()
@@ -187,6 +192,9 @@ class LiveCollection:
     def _process(self, revisions: Sequence[Revision], position: int | None) -> None:
         # What is being filled is not written to by edits: a new embedder that is slow, or away, must not hold them up.
         live = position is not None
+        newest = max((one.seq for one in revisions), default=0)
+        if newest > (self.position if position is None else position):
+            self.ahead = max(self.ahead, newest)
         spaces = {kind: self.spaces.of_kind(kind, live=live) for kind in self._table.schema.models}
         embedders = {kind: {n: one.embedder for n, one in found.items()} for kind, found in spaces.items()}
         with self.records.moment() as moment:
@@ -250,6 +258,8 @@ class LiveCollection:
                 self.position = position
             self._garbage.append((self.readers.flipped(), removed))
             self.changed.notify_all()
+        for listener in self.listeners:
+            listener(list(made.documents), made.gone, self.position)
 
     def _set_aside(self, made: Prepared) -> None:
         letters = [

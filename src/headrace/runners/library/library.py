@@ -23,8 +23,10 @@ from headrace.runners.embedding.load import embedder
 from headrace.runners.embedding.queue import EmbedQueue
 from headrace.runners.library.collection import LiveCollection
 from headrace.runners.library.figures import LibraryFigures
+from headrace.runners.library.memory import LiveMemory
 from headrace.runners.library.spaces import Spaces
 from headrace.runners.library.table import LiveTable
+from headrace.runners.order import WriteOrder
 from headrace.runners.setaside import SetAside
 from headrace.stores import disk
 from headrace.stores.datadir import Layout
@@ -32,11 +34,12 @@ from headrace.stores.dead_letters import DeadLetters
 from headrace.stores.embeddings import EmbeddingCache
 from headrace.stores.records import Records
 from headrace.stores.tables import TableStore
+from headrace.stores.turns import ErasingStore, TurnStore
 from headrace.stores.vectors.base import VectorIndex, VectorStore
 
 if TYPE_CHECKING:
     from headrace.app import App
-    from headrace.declarations import Collection
+    from headrace.declarations import Collection, Table
 
 _PRUNE = 3600.0
 
@@ -68,6 +71,7 @@ class Library:
         self._pruner = threading.Event()
         self.tables: dict[str, LiveTable] = {}
         self.collections: dict[str, LiveCollection] = {}
+        self.memories: dict[str, LiveMemory] = {}
         try:
             self._open()
         except BaseException:
@@ -75,18 +79,42 @@ class Library:
             raise
 
     def _open(self) -> None:
-        durable = self._temporary is None
-        for name, table in self._app.tables.items():
-            disk.make_directory(self._layout.tables)
-            store = TableStore(self._layout.tables / f"{name}.db", durable=durable)
-            self.tables[name] = LiveTable(table, store, self._setaside, self._app.clock.now)
-        for name, collection in self._app.collections.items():
-            self._check(collection)
-            disk.make_directory(self._layout.collections)
-            records = Records(self._layout.collections / f"{name}.db", durable=durable)
-            spaces = Spaces(records, collection.embedders(), self._queue, self._indexer(collection))
-            followed = self.tables[collection.table.name]
-            self.collections[name] = LiveCollection(collection, followed, records, spaces, self._setaside)
+        for table in self._app.tables.values():
+            self._open_table(table, TableStore)
+        for collection in self._app.collections.values():
+            self._open_collection(collection, self._queue)
+        for memory in self._app.memories.values():
+            turns = self._open_table(memory.table, TurnStore)
+            summaries = self._open_table(memory.summaries, ErasingStore)
+            found = self._open_collection(memory.collection, self._private_queue)
+            found.records.overwrite_deleted()
+            self.memories[memory.name] = LiveMemory(memory, turns, summaries, found, self._app.clock.now)
+        self.order = self._keep_order()
+
+    def _open_table(self, table: Table, kind: type[TableStore]) -> LiveTable:
+        disk.make_directory(self._layout.tables)
+        store = kind(self._layout.tables / f"{table.name}.db", durable=self._temporary is None)
+        self.tables[table.name] = LiveTable(table, store, self._setaside, self._app.clock.now)
+        return self.tables[table.name]
+
+    def _open_collection(self, collection: Collection, queue: Callable[[str | Embedder], EmbedQueue]) -> LiveCollection:
+        self._check(collection)
+        disk.make_directory(self._layout.collections)
+        records = Records(self._layout.collections / f"{collection.name}.db", durable=self._temporary is None)
+        spaces = Spaces(records, collection.embedders(), queue, self._indexer(collection))
+        followed = self.tables[collection.table.name]
+        made = LiveCollection(collection, followed, records, spaces, self._setaside)
+        self.collections[collection.name] = made
+        return made
+
+    def _keep_order(self) -> WriteOrder:
+        """The order of all writes to the tables, and of pushes if the runner notes them."""
+        order = WriteOrder({name: table.store.seq for name, table in self.tables.items()})
+        for table in self.tables.values():
+            table.order = order
+        for one in self.collections.values():
+            order.follow(one.collection.table.name, one)
+        return order
 
     def _check(self, collection: Collection) -> None:
         """Finds what is not installed before anything starts."""
@@ -101,6 +129,8 @@ class Library:
             collection.start()
         for table in self.tables.values():
             table.start()
+        for memory in self.memories.values():
+            memory.start()
         if self.tables:
             threading.Thread(target=self._prune, name="headrace-prune", daemon=True).start()
 
@@ -116,6 +146,16 @@ class Library:
                 self._queues[key] = EmbedQueue(embedder(spec), self._cache)
             return self._queues[key]
 
+    def _private_queue(self, spec: str | Embedder) -> EmbedQueue:
+        """As `_queue`, for what is to be forgotten: its vectors are kept in no cache."""
+        with self._lock:
+            if self._closed:
+                raise ClosedError(f"the app {self._app.name!r} is closed; open it again")
+            key = ("private", spec if isinstance(spec, str) else id(spec))
+            if key not in self._queues:
+                self._queues[key] = EmbedQueue(embedder(spec))
+            return self._queues[key]
+
     def _indexer(self, collection: Collection) -> Callable[[int, int], VectorIndex]:
         def open_index(number: int, dimension: int) -> VectorIndex:
             with self._lock:
@@ -123,7 +163,9 @@ class Library:
                     options = {"path": self._layout.indexes} if collection.index in ("edge:", "local:") else {}
                     self._stores[collection.index] = CONNECTORS.create("vectors", collection.index, **options)
                 store = self._stores[collection.index]
-            name = re.sub(r"[^A-Za-z0-9_-]", "_", f"{self._app.name}-{collection.name}-{number}")
+            # A memory's ends otherwise than a collection's, whatever that is called.
+            mark = "m" if "." in collection.name else ""
+            name = re.sub(r"[^A-Za-z0-9_-]", "_", f"{self._app.name}-{collection.name}-{number}{mark}")
             return store.open(name, dimension, collection.columns)
 
         return open_index
@@ -170,7 +212,7 @@ class Library:
         return all(
             self.followed(name, self.tables[one.collection.table.name].store.seq, left())
             for name, one in self.collections.items()
-        )
+        ) and all(one.keeper.settled(left()) for one in self.memories.values())
 
     def settled(self, timeout: float | None) -> bool:
         """Waits until no index is being filled anew and every document is made as its pipeline now says."""
@@ -205,6 +247,8 @@ class Library:
                 return
             self._closed = True
         self._pruner.set()
+        for memory in self.memories.values():
+            memory.keeper.stop()
         for table in self.tables.values():
             table.stop()
         for queue in self._queues.values():

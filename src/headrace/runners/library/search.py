@@ -7,7 +7,9 @@ blended (see `rank`). If too few are alive, more are asked for.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -101,35 +103,99 @@ def search(live: LiveCollection, asked: Asked, now: int, timeout: float) -> Foun
         StaleError: The collection was not opened in time.
         StorageError: An embedder or an index is out of reach.
     """
-    if not live.wait(lambda: live.ready, timeout):
-        raise StaleError(
-            f"{live.collection.name}: expected the collection to be open within {timeout} s; it is not: "
-            f"{live.trouble() or 'its embedder is being loaded'}"
-        )
+    opened(live, timeout)
     for _ in range(_TRIES):
         changes = live.readers.steady(timeout) if asked.where is not None else 0
-        found = _once(live, asked, now)
+        spaces = _spaces(live)
+        # Outside the moment: asking for a question's vector may take long.
+        vectors = _vectors(spaces, asked)
+        with live.readers.reading(), live.records.moment() as moment:
+            found = Found(_once(live, asked, spaces, vectors, moment, now), moment.position)
         if asked.where is None or live.readers.unchanged(changes):
             return found
     return found
 
 
-def _once(live: LiveCollection, asked: Asked, now: int) -> Found:
-    spaces = [space for space in list(live.spaces.open.values()) if space.searched]
-    vectors = {} if asked.mode == "words" else {one.number: one.queue.query(asked.question) for one in spaces}
-    words = None if asked.mode == "meaning" else Terms(*query_terms(asked.question))
+def opened(live: LiveCollection, timeout: float) -> None:
+    """Waits for a collection that is being opened.
+
+    Raises:
+        StaleError: It was not opened in time.
+    """
+    if not live.wait(lambda: live.ready, timeout):
+        raise StaleError(
+            f"{live.collection.name}: expected the collection to be open within {timeout} s; it is not: "
+            f"{live.trouble() or 'its embedder is being loaded'}"
+        )
+
+
+class Held:
+    """A collection held at one moment; for any number of threads, of which one at a time is answered.
+
+    Attributes:
+        position: The number of the table's change that the moment has followed.
+    """
+
+    def __init__(self, live: LiveCollection, moment: Moment, changes: int) -> None:
+        self.live = live
+        self.position = moment.position
+        self._moment = moment
+        self._changes = changes
+        self._spaces = _spaces(live)
+        self._lock = threading.Lock()
+
+    def search(self, asked: Asked, now: int) -> list[Hit]:
+        """The best chunks at the moment; see `search`."""
+        vectors = _vectors(self._spaces, asked)
+        with self._lock:
+            hits = _once(self.live, asked, self._spaces, vectors, self._moment, now)
+            if asked.where is None or self.live.readers.unchanged(self._changes):
+                return hits
+            # The index filters by what documents are now: what passed at the moment is told by the records alone.
+            return _once(self.live, asked, self._spaces, vectors, self._moment, now, filtered=False)
+
+
+@contextlib.contextmanager
+def held(live: LiveCollection, timeout: float) -> Iterator[Held]:
+    """A collection at one moment, for as long as the block takes; nothing that is alive then is dropped.
+
+    Raises:
+        StaleError: The collection was not opened in time.
+    """
+    opened(live, timeout)
+    changes = live.readers.steady(timeout)
     with live.readers.reading(), live.records.moment() as moment:
-        ranked = _Ranking(live, asked, spaces, vectors, words, moment)
-        wanted = max(asked.k * _FACTOR, BLEND_DEPTH if asked.mode in ("hybrid", "ranks") else _LEAST)
-        for _ in range(_TRIES):
-            if ranked.ask(wanted) or wanted >= MOST_HITS * _FACTOR:
-                break
-            wanted *= 4
-        chosen = ranked.chosen()
-        hits = [
-            _hit(ranked.chunks[one], ranked.documents[ranked.chunks[one].document], score, now) for one, score in chosen
-        ]
-        return Found(hits, moment.position)
+        yield Held(live, moment, changes)
+
+
+def _spaces(live: LiveCollection) -> list[LiveSpace]:
+    return [space for space in list(live.spaces.open.values()) if space.searched]
+
+
+def _vectors(spaces: Sequence[LiveSpace], asked: Asked) -> dict[int, Vector]:
+    """The question in every space."""
+    return {} if asked.mode == "words" else {one.number: one.queue.query(asked.question) for one in spaces}
+
+
+def _once(
+    live: LiveCollection,
+    asked: Asked,
+    spaces: Sequence[LiveSpace],
+    vectors: Mapping[int, Vector],
+    moment: Moment,
+    now: int,
+    *,
+    filtered: bool = True,
+) -> list[Hit]:
+    words = None if asked.mode == "meaning" else Terms(*query_terms(asked.question))
+    ranked = _Ranking(live, asked, spaces, vectors, words, moment, asked.where if filtered else None)
+    wanted = max(asked.k * _FACTOR, BLEND_DEPTH if asked.mode in ("hybrid", "ranks") else _LEAST)
+    for _ in range(_TRIES):
+        if ranked.ask(wanted) or wanted >= MOST_HITS * _FACTOR:
+            break
+        wanted *= 4
+    found = ranked.chosen()
+    return [_hit(ranked.chunks[one], ranked.documents[ranked.chunks[one].document], score, now) for one, score in found]
 
 
 class _Ranking:
@@ -143,6 +209,7 @@ class _Ranking:
         vectors: Mapping[int, Vector],
         words: Terms | None,
         moment: Moment,
+        filter: Filter | None,
     ) -> None:
         self._live = live
         self._asked = asked
@@ -150,6 +217,7 @@ class _Ranking:
         self._vectors = vectors
         self._words = words
         self._moment = moment
+        self._filter = filter
         self._searched = {one.number: {kind for kind, on in one.uses.items() if on} for one in moment.spaces()}
         self._meaning: list[Scored] = []
         self._by_words: list[Scored] = []
@@ -163,7 +231,7 @@ class _Ranking:
         self._meaning, self._by_words = [], []
         enough = True
         for space in self._spaces:
-            query = Query(wanted, self._vectors.get(space.number), self._words, self._asked.where)
+            query = Query(wanted, self._vectors.get(space.number), self._words, self._filter)
             found = space.index.search(query)
             self._meaning.append(found.dense)
             self._by_words.append(found.sparse)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from headrace.document import Document, TableSchema
 from headrace.errors import ClosedError, InputError, StorageError
 from headrace.runners.base import PUSH
 from headrace.runners.library.figures import TableFigures
+from headrace.runners.order import WriteOrder
 from headrace.runners.setaside import SetAside
 from headrace.schema import Reject
 from headrace.sources.base import EndOfSource, Letter, Trace
@@ -53,6 +54,9 @@ class LiveTable:
         self.schema: TableSchema = table.schema
         self.store = store
         self.changed = threading.Condition()
+        self.listeners: list[Callable[[], None]] = []  # told that rows have changed, by whoever changed them
+        self.order: WriteOrder | None = None
+        self._writing = threading.Lock()
         self._setaside = setaside
         self._now = now
         self._closing = threading.Event()
@@ -101,7 +105,8 @@ class LiveTable:
         """
         write = replace(self._upsert(raw, self._now()), trusted=trusted)
         if not self._apply([write], Feed(PUSH)).changed:
-            self.store.touch(write.key)
+            with self._noted():
+                self.store.touch(write.key)
             with self.changed:
                 self.changed.notify_all()
 
@@ -132,12 +137,26 @@ class LiveTable:
         return Write(valid.key, valid.kind, valid.to_json(), at, version, source, trusted)
 
     def _apply(self, writes: Sequence[Write | None], feed: Feed) -> Applied:
-        applied = self.store.apply(writes, feed, self._now())
+        with self._noted():
+            applied = self.store.apply(writes, feed, self._now())
         with self.changed:
             for place, count in enumerate((applied.changed, applied.same, applied.older)):
                 self._totals[place] += count
             self.changed.notify_all()
+        if applied.changed:
+            for listener in self.listeners:
+                listener()
         return applied
+
+    @contextlib.contextmanager
+    def _noted(self) -> Iterator[None]:
+        """One write at a time, so that they are noted in the order of their numbers."""
+        with self._writing:
+            if self.order is None:
+                yield
+                return
+            with self.order.writing(self.table.name, lambda: self.store.seq):
+                yield
 
     # -- the source ------------------------------------------------------------------------------------------------
 

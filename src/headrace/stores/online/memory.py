@@ -16,14 +16,18 @@ from headrace.stores.online.base import Keeper, Progress
 
 
 class MemoryStore:
-    """`memory:`, for one process. The other stores are compared with it."""
+    """`memory:`, for one process. The other stores are compared with it.
+
+    Attributes:
+        lock: While it is held, nothing changes.
+    """
 
     remote = False
 
     def __init__(self, url: str = "memory:", **_: Any) -> None:
         if url not in ("memory", "memory:", "memory://"):
             raise ConfigError(f'the online store "memory:" takes nothing more, found {url!r}')
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()
         self._keepers: Mapping[str, Keeper] = {}
 
     def bind(self, keepers: Mapping[str, Keeper], lineage: Mapping[str, str]) -> None:  # noqa: ARG002 - gone with the process
@@ -35,17 +39,17 @@ class MemoryStore:
         rows: Callable[[], Iterable[Rows]],  # noqa: ARG002 - the machines' own rows are what is read
         progress: Progress,  # noqa: ARG002 - the runner in this process is asked for it
     ) -> None:
-        with self._lock:
+        with self.lock:
             for commit in commits:
                 commit()
 
     def read(self, view: str, key: Any, now: int | None) -> Any:
-        with self._lock:
+        with self.lock:
             return self._keepers[view].read(key, now)
 
     def read_many(self, view: str, keys: Sequence[Any], now: int | None) -> list[Any]:
         keeper = self._keepers[view]
-        with self._lock:
+        with self.lock:
             gathered = keeper.gather(keys, now)
         return keeper.finish(gathered)
 

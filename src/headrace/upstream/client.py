@@ -1,0 +1,305 @@
+"""One request to one server, up to the moment when its answer begins, and then the answer.
+
+Until an answer begins, nothing has been promised to anybody and the request may be made again elsewhere; from then on
+it is this server's or nobody's. So `begin` returns only once the first event of a stream (or the whole of an answer
+that is not streamed) is there and has been checked, and everything that goes wrong before is one `UpstreamError` that
+says whether to try again. Each wait is bounded: connecting, the first byte, the pause between two chunks, the whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import httpx
+import msgspec
+
+from headrace.upstream.breaker import Breaker
+from headrace.upstream.failures import UpstreamError, broken, malformed, slow
+from headrace.upstream.retrying import Waits, retry_after
+from headrace.upstream.spec import Upstream
+from headrace.upstream.sse import SseError, SseReader
+
+MOST_ANSWER = 64 << 20
+_MOST_REFUSAL = 64 << 10
+_CLIENTS_FAULT = frozenset({400, 404, 413, 415, 422})
+_AGAIN = frozenset({408, 409, 425, 429})
+_DONE = b"[DONE]"
+_json = msgspec.json.Decoder().decode
+
+
+class Server:
+    """An upstream with what is known of it now.
+
+    Args:
+        spec: Its declaration; the key is read here.
+        breaker: Its breaker.
+        transport: Another way to send, for tests of this room.
+    """
+
+    def __init__(
+        self, spec: Upstream, breaker: Breaker | None = None, transport: httpx.AsyncBaseTransport | None = None
+    ) -> None:
+        self.spec = spec
+        self.name = f"{spec.url.rstrip('/')}#{spec.model or ''}"
+        self.breaker = breaker or Breaker()
+        self.waits = Waits()
+        self.outstanding = 0
+        self.healthy = True
+        self.resting_until = 0.0
+        self.requests = self.failures = 0
+        key = spec.key()
+        connect, first = spec.seconds("connect"), spec.seconds("first_byte")
+        host = httpx.URL(spec.url).host
+        self.http = httpx.AsyncClient(
+            headers={"authorization": f"Bearer {key}"} if key else {},
+            # What is read is timed here, by what is waited for; httpx has one limit for all reads.
+            timeout=httpx.Timeout(connect=connect, write=first, read=None, pool=connect),
+            limits=httpx.Limits(max_connections=spec.concurrent + 4, max_keepalive_connections=spec.concurrent),
+            trust_env=host not in ("127.0.0.1", "localhost", "::1"),
+            verify=spec.url.startswith("https:"),
+            transport=transport,
+        )
+
+    def free(self, now: float) -> bool:
+        """Whether it may be given a request at this moment."""
+        return self.outstanding < self.spec.concurrent and self.up(now)
+
+    def up(self, now: float) -> bool:
+        """Whether it would be, if it had room."""
+        return self.healthy and self.breaker.allows(now) and self.resting_until <= now
+
+
+class Answer:
+    """An answer that has begun; `close` it in any case.
+
+    Attributes:
+        server: Whose it is.
+        whole: Of a request that is not streamed: the answer.
+    """
+
+    def __init__(self, server: Server, response: httpx.Response, whole: dict[str, Any] | None = None) -> None:
+        self.server = server
+        self.whole = whole
+        self._response = response
+        self._bytes = response.aiter_raw() if whole is None else None
+        self._reader = SseReader()
+        self._events: list[bytes] = []
+        self._read = 0
+        self._finished = self._over = False
+        self._closed = False
+        self._ends = asyncio.get_running_loop().time() + server.spec.seconds("total")
+        self._first: dict[str, Any] | None = None
+
+    async def start(self) -> None:
+        """Read the first event."""
+        self._first = await self._next()
+        if self._first is None:
+            raise malformed(self.server.name, "a stream that ended before it began")
+
+    async def chunks(self) -> AsyncGenerator[dict[str, Any], None]:
+        """The chunks of the stream, from the first.
+
+        Raises:
+            UpstreamError: It paused too long, broke, was cut off, or holds what is no chunk.
+        """
+        chunk = self._first
+        between = self.server.spec.seconds("between")
+        loop = asyncio.get_running_loop()
+        while chunk is not None:
+            yield chunk
+            try:
+                # The bound of time is this read's own: nothing is held over the yield.
+                async with asyncio.timeout_at(min(loop.time() + between, self._ends)):
+                    chunk = await self._next()
+            except TimeoutError:
+                raise slow(self.server.name, "the next part of its answer", between) from None
+
+    async def _next(self) -> dict[str, Any] | None:
+        assert self._bytes is not None
+        while not self._events and not self._over:
+            try:
+                data = await anext(self._bytes, b"")
+            except (httpx.HTTPError, httpx.StreamError, OSError) as error:
+                raise broken(self.server.name, error) from error
+            self._take(data)
+        if not self._events:
+            return None
+        event = self._events.pop(0)
+        if event.strip() == _DONE:
+            self._over, self._events = True, []
+            return None
+        return self._chunk(event)
+
+    def _take(self, data: bytes) -> None:
+        if not data:
+            self._over = True
+            if not self._finished or not self._reader.empty:
+                raise malformed(self.server.name, "a stream that was cut off")
+            return
+        self._read += len(data)
+        if self._read > MOST_ANSWER:
+            raise malformed(self.server.name, f"a stream of more than {MOST_ANSWER >> 20} MiB")
+        try:
+            self._events += self._reader.feed(data)
+        except SseError as error:
+            raise malformed(self.server.name, str(error)) from error
+
+    def _chunk(self, event: bytes) -> dict[str, Any]:
+        try:
+            chunk = _json(event)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise malformed(self.server.name, f"a chunk that is not JSON ({error})") from error
+        checked = _checked(self.server.name, chunk, "delta")
+        self._finished = self._finished or any(one.get("finish_reason") for one in checked["choices"])
+        return checked
+
+    async def close(self) -> None:
+        """Give the connection back, or close it when the answer is not whole; may be called again."""
+        if not self._closed:
+            self._closed = True
+            self.server.outstanding -= 1
+            await self._response.aclose()
+
+
+async def begin(server: Server, body: bytes, *, stream: bool) -> Answer:
+    """Send a request and wait until its answer begins.
+
+    Raises:
+        UpstreamError: It did not; `again` says whether another attempt may help.
+    """
+    now = time.monotonic()
+    server.breaker.begin(now)
+    server.outstanding += 1
+    server.requests += 1
+    answer: Answer | None = None
+    try:
+        answer = await _within(server, body, stream)
+        server.breaker.success()
+        server.waits.add(time.monotonic() - now)
+        return answer
+    except UpstreamError as error:
+        failed(server, error)
+        raise
+    except BaseException:
+        server.breaker.abandon()
+        raise
+    finally:
+        if answer is None:
+            server.outstanding -= 1
+
+
+def failed(server: Server, error: UpstreamError) -> None:
+    """Note what an error says about a server."""
+    now = time.monotonic()
+    if error.retry_after is not None:
+        server.resting_until = max(server.resting_until, now + error.retry_after)
+    if error.harmful:
+        server.failures += 1
+        server.breaker.failure(now)
+    else:
+        server.breaker.abandon()
+
+
+async def _within(server: Server, body: bytes, stream: bool) -> Answer:
+    # An answer that is not streamed begins when it is whole.
+    seconds = server.spec.seconds("first_byte" if stream else "total")
+    try:
+        async with asyncio.timeout(seconds):
+            return await _send(server, body, stream)
+    except TimeoutError:
+        raise slow(server.name, "an answer to begin" if stream else "an answer", seconds) from None
+    except httpx.TimeoutException as error:
+        raise slow(server.name, "a connection", server.spec.seconds("connect")) from error
+    except (httpx.HTTPError, httpx.StreamError, OSError) as error:
+        raise broken(server.name, error) from error
+
+
+async def _send(server: Server, body: bytes, stream: bool) -> Answer:
+    headers = {"content-type": "application/json", "accept": "text/event-stream" if stream else "application/json"}
+    headers["accept-encoding"] = "identity"
+    request = server.http.build_request("POST", server.spec.endpoint, content=body, headers=headers)
+    response = await server.http.send(request, stream=True)
+    try:
+        if response.status_code != 200:
+            raise await _refusal(server, response)
+        if not stream:
+            whole = await _whole(server, response)
+            return Answer(server, response, whole)
+        answer = Answer(server, response)
+        await answer.start()
+        return answer
+    except BaseException:
+        await response.aclose()
+        raise
+
+
+async def _whole(server: Server, response: httpx.Response) -> dict[str, Any]:
+    data = await _bytes(response, MOST_ANSWER)
+    if data is None:
+        raise malformed(server.name, f"an answer of more than {MOST_ANSWER >> 20} MiB")
+    try:
+        value = _json(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise malformed(server.name, f"an answer that is not JSON ({error})") from error
+    return _checked(server.name, value, "message")
+
+
+async def _bytes(response: httpx.Response, most: int) -> bytes | None:
+    data = bytearray()
+    async for part in response.aiter_raw():
+        data += part
+        if len(data) > most:
+            return None
+    return bytes(data)
+
+
+def _checked(name: str, value: Any, part: str) -> dict[str, Any]:
+    """A chunk or an answer in which what is read here has the types that it should."""
+    if not isinstance(value, dict):
+        raise malformed(name, f"JSON that is no object: {str(value)[:60]!r}")
+    if (error := value.get("error")) is not None:
+        raise UpstreamError(f"{name}: found an error in its answer: {_message(error)}")
+    choices = value.get("choices")
+    if not isinstance(choices, list):
+        raise malformed(name, "JSON without a list of choices")
+    for choice in choices:
+        if not isinstance(choice, dict) or not isinstance(choice.get(part, {}) or {}, dict):
+            raise malformed(name, f"a choice without a {part}")
+        inner = choice.get(part) or {}
+        calls = inner.get("tool_calls")
+        if not isinstance(inner.get("content"), str | list | None) or not isinstance(calls, list | None):
+            raise malformed(name, f"a {part} whose content is no text, or whose tool_calls are no list")
+        for call in calls or ():
+            function = call.get("function") if isinstance(call, dict) else None
+            if not isinstance(function, dict | None) or not isinstance(call, dict):
+                raise malformed(name, "a tool call that is no object")
+    return value
+
+
+async def _refusal(server: Server, response: httpx.Response) -> UpstreamError:
+    data = await _bytes(response, _MOST_REFUSAL) or b""
+    status = response.status_code
+    try:
+        found = _json(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        found = None
+    error = found.get("error", found) if isinstance(found, dict) else data[:300].decode("utf-8", "replace")
+    text = f"{server.name}: expected an answer, found status {status}: {_message(error)}"
+    if status in _CLIENTS_FAULT:
+        return UpstreamError(text, status, again=False, harmful=False, code="upstream_refused")
+    if status in _AGAIN:
+        wait = retry_after(response.headers.get("retry-after"))
+        return UpstreamError(text, 429, harmful=False, retry_after=wait, code="upstream_busy")
+    if status >= 500:
+        wait = retry_after(response.headers.get("retry-after")) if status == 503 else None
+        return UpstreamError(text, 502, retry_after=wait, code="upstream_failed")
+    # A wrong key is ours, not the client's: it must not read as if its own were wrong.
+    return UpstreamError(text, 502, again=True, harmful=True, code="upstream_refused")
+
+
+def _message(error: Any) -> str:
+    found = error.get("message") if isinstance(error, dict) else error
+    return str(found)[:500]
