@@ -192,11 +192,11 @@ def test_a_full_queue_says_when_to_come_again() -> None:
     with (
         ScriptedUpstream([delta(content="so "), STALL]) as upstream,
         served(hr.Upstream(upstream.url, concurrent=1), queue=0) as url,
+        httpx.stream("POST", url + "/chat/completions", json={"messages": HELLO, "stream": True}) as first,
     ):
-        with httpx.stream("POST", url + "/chat/completions", json={"messages": HELLO, "stream": True}) as first:
-            begun = first.iter_raw()  # kept: an iterator that goes closes its answer
-            next(begun)
-            found = httpx.post(url + "/chat/completions", json={"messages": HELLO})
+        begun = first.iter_raw()  # kept: an iterator that goes closes its answer
+        next(begun)
+        found = httpx.post(url + "/chat/completions", json={"messages": HELLO})
     assert (found.status_code, found.json()["error"]["code"]) == (429, "queue_full")
     assert int(found.headers["retry-after"]) >= 1
 
