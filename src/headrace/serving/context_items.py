@@ -58,7 +58,10 @@ def features(part: Lookup, row: Row, described: Mapping[str, str]) -> Candidate:
 
 
 def passages(part: Search, hits: Sequence[Hit]) -> Candidate:
-    """A search's hits, worth what they scored, compared with the best of them."""
+    """A search's hits, worth what they scored, compared with the best of them.
+
+    A document is read, never obeyed: whoever wrote it, and however it came, it is fenced.
+    """
     best = hits[0].score if hits else 0.0
     items = tuple(
         Item(
@@ -71,7 +74,6 @@ def passages(part: Search, hits: Sequence[Hit]) -> Candidate:
             headings=tuple(hit.headings),
             as_of=hit.as_of,
             age=hit.age,
-            trusted=hit.trusted,
             data={"document": hit.document, "columns": msgspec.to_builtins(dict(hit.columns))},
         )
         for place, hit in enumerate(hits)
