@@ -176,7 +176,7 @@ def test_a_pack_that_has_changed_already_is_told_at_once_over_http() -> None:
         pack = ask(live)
         live.delete("article", ["a"])
         live.drain()
-        with httpx.stream("GET", f"{server.url}/v1/changes?pack={pack.id}") as answer:
+        with httpx.stream("GET", f"{server.url}/v1/changes?pack={pack.id}", timeout=60) as answer:
             lines = answer.iter_lines()
             data = [json.loads(line[6:]) for line in (next(lines) for _ in range(8)) if line.startswith("data: ")]
         assert data[1]["pack"] == pack.id

@@ -79,7 +79,7 @@ def left(live: Live) -> None:
 
 
 def test_a_key_is_told_as_it_reads_now(site: Live, address: str) -> None:
-    with httpx.stream("GET", f"{address}/v1/changes?view=spending&key=u1") as answer:
+    with httpx.stream("GET", f"{address}/v1/changes?view=spending&key=u1", timeout=60) as answer:
         assert answer.headers["content-type"].startswith("text/event-stream")
         events = Stream(answer)
         ready = events.next()
@@ -95,23 +95,23 @@ def test_a_key_is_told_as_it_reads_now(site: Live, address: str) -> None:
 
 def test_a_client_that_comes_back_goes_on_where_it_was(site: Live, address: str) -> None:
     path = f"{address}/v1/changes?view=spending"
-    with httpx.stream("GET", path) as answer:
+    with httpx.stream("GET", path, timeout=60) as answer:
         events = Stream(answer)
         events.next()
         pay(site, "u1")
         last = events.next()["id"]
     pay(site, "u2")
-    with httpx.stream("GET", path, headers={"Last-Event-ID": last}) as answer:
+    with httpx.stream("GET", path, headers={"Last-Event-ID": last}, timeout=60) as answer:
         events = Stream(answer)
         assert "id" not in events.next()
         assert events.next()["data"]["key"] == {"user_id": "u2"}
-    with httpx.stream("GET", path, headers={"Last-Event-ID": "somebody-7"}) as answer:
+    with httpx.stream("GET", path, headers={"Last-Event-ID": "somebody-7"}, timeout=60) as answer:
         events = Stream(answer)
         assert [events.next()["event"], events.next()["event"]] == ["ready", "reset"]
 
 
 def test_documents_and_rows_are_told(site: Live, address: str) -> None:
-    with httpx.stream("GET", f"{address}/v1/changes?collection=library&table=post") as answer:
+    with httpx.stream("GET", f"{address}/v1/changes?collection=library&table=post", timeout=60) as answer:
         events = Stream(answer)
         events.next()
         site.push("post", {"id": "a", "text": "Ports freeze."})
@@ -125,7 +125,7 @@ def test_documents_and_rows_are_told(site: Live, address: str) -> None:
 
 def test_clients_that_go_are_let_go_of(site: Live, address: str) -> None:
     for _ in range(5):
-        with httpx.stream("GET", f"{address}/v1/changes?view=spending&key=u1") as answer:
+        with httpx.stream("GET", f"{address}/v1/changes?view=spending&key=u1", timeout=60) as answer:
             events = Stream(answer)
             events.next()
             assert site.hub.subscribers >= 1
@@ -151,7 +151,7 @@ def test_silence_is_broken_and_an_ending_server_ends_its_streams(site: Live) -> 
 
 
 def test_a_closed_app_ends_its_streams(address: str, site: Live) -> None:
-    with httpx.stream("GET", f"{address}/v1/changes?view=spending") as answer:
+    with httpx.stream("GET", f"{address}/v1/changes?view=spending", timeout=60) as answer:
         lines = answer.iter_lines()
         next(lines)
         site.close()
@@ -160,7 +160,7 @@ def test_a_closed_app_ends_its_streams(address: str, site: Live) -> None:
 
 def test_there_are_no_more_subscribers_than_a_bound(site: Live, address: str) -> None:
     site.hub.most = 1
-    with httpx.stream("GET", f"{address}/v1/changes?view=spending") as answer:
+    with httpx.stream("GET", f"{address}/v1/changes?view=spending", timeout=60) as answer:
         events = Stream(answer)
         events.next()
         refused = httpx.get(f"{address}/v1/changes?view=spending")

@@ -19,6 +19,8 @@ ABOUT = {
     "vectors": "searches of an index while chunks are written and deleted: latency, recall, memory, with peers",
     "documents": "a corpus's history replayed: what is embedded again; edit → searchable; with peers",
     "retrieval": "titles and headings as questions: words, meaning and both, by embedder, with intervals",
+    "chat": "what the chat endpoint adds to a model's first token and to its end, at 1, 50 and 200 streams",
+    "context": "packs while 20,000 events/s and document edits arrive: latency, consistency, the packer alone",
     "freshness": "an event's scheduled time to its being visible to a read, at several rates",
 }
 
@@ -44,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--seconds", type=float, help="the length of a round (3; query: 4)")
     made.add_argument("--no-peers", action="store_true", help="features and reads: Headrace alone")
     made.add_argument("--plot", type=Path, metavar="FILE", help="query: draw the figures, as in query.svg")
-    made.add_argument("--chunks", type=positive, help="vectors: how many are live (1,000,000)")
+    made.add_argument("--chunks", type=positive, help="how many are live (vectors: 1,000,000; context: 100,000)")
     made.add_argument(
         "--data",
         type=Path,
@@ -113,6 +115,16 @@ def measure(options: argparse.Namespace) -> Report:
         from headrace.bench import retrieval
 
         return retrieval.measure(data=options.data, seed=options.seed)
+    if options.name == "chat":
+        from headrace.bench import chat
+
+        seconds = {} if options.seconds is None else {"seconds": options.seconds}
+        return chat.run(runs=options.runs, seed=options.seed, **seconds)
+    if options.name == "context":
+        from headrace.bench import context
+
+        size = {} if options.chunks is None else {"chunks": options.chunks}
+        return context.run(runs=options.runs, seed=options.seed, **size, **given)
     from headrace.bench import freshness
 
     return freshness.run(runs=options.runs, seed=options.seed, **given)
