@@ -131,15 +131,22 @@ class Rabbit:
         return f"rabbitmq://{self.address}/?queue={queue}{query}"
 
     def do(self, work: Callable[[AbstractChannel], Coroutine[Any, Any, Any]]) -> Any:
-        """Runs something on a channel of its own."""
+        """Runs something on a channel of its own.
+
+        Raises:
+            TimeoutError: The server does not answer; what was asked of it may be done.
+        """
 
         async def on_channel() -> Any:
             connection = await aio_pika.connect(f"amqp://guest:guest@{self.address}/", timeout=10)
             async with connection:
-                channel = await connection.channel()
-                return await work(await channel.get_underlay_channel())
+                # A server that is just starting accepts connections, and may never answer what it is asked on them.
+                async with asyncio.timeout(10):
+                    channel = await connection.channel()
+                    underlay = await channel.get_underlay_channel()
+                return await work(underlay)
 
-        return asyncio.run(on_channel())
+        return asyncio.run(asyncio.wait_for(on_channel(), PATIENCE))
 
     def queue(self, type: str = "classic", **arguments: Any) -> str:
         """A new durable queue; returns its name."""

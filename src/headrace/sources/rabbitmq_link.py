@@ -354,5 +354,7 @@ def _offset(delivered: DeliveredMessage) -> int:
 
 
 async def _channel(connection: AbstractConnection) -> AbstractChannel:
-    channel = await connection.channel(publisher_confirms=False)
-    return await channel.get_underlay_channel()
+    # A server that is just starting accepts connections, and may never answer what it is asked on them.
+    async with asyncio.timeout(ANSWER):
+        channel = await connection.channel(publisher_confirms=False)
+        return await channel.get_underlay_channel()
