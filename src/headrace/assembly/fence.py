@@ -18,6 +18,7 @@ Injection Attacks With Spotlighting" (2024), whose delimiters and markers these 
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 import xxhash
 
@@ -87,6 +88,12 @@ def clean(text: str) -> str:
 
 def one_line(text: str) -> str:
     """A name, a title or a heading: cleaned, on one line, and of a length that is no text's."""
+    # The same few roles, sources and titles come again and again; a long text does not.
+    return _one_line(text) if len(text) <= LONGEST_LINE else _one_line.__wrapped__(text)
+
+
+@lru_cache(maxsize=4096)
+def _one_line(text: str) -> str:
     text = _SPACES.sub(" ", clean(text)).strip()
     return text if len(text) <= LONGEST_LINE else text[: LONGEST_LINE - 1] + "…"
 

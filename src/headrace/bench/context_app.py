@@ -92,7 +92,7 @@ def desk(embed: Any, index: str) -> Desk:
     # A decorated class is a view, which a type checker does not see.
     views: tuple[Any, ...] = (Spending, Activity, Extremes)
     library = app.collection("library", notes, text=["title", "body"], embed=embed, index=index)
-    chat = app.memory("chat", embed="hash", index="memory:", turns=_LATEST)
+    chat = app.memory("chat", embed=embed, index=index, turns=_LATEST)
 
     @app.context(budget=BUDGET)
     def support(user_id: str, question: str, session: str) -> Iterator[Any]:

@@ -11,11 +11,12 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import wait as wait_all
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from headrace.assembly.pack import Candidate, Pack, Point
@@ -175,8 +176,7 @@ class Contexts:
             timeout=left,
             consistent=request.consistent,
         ) as read:
-            hits = self._search(read, [one.collection.name for one in searches], asked)
-            recalled = [_recalled(live, read, one) for one in recalls]
+            hits, recalled = self._found(read, searches, asked, recalls)
         rows = list(read.rows)
         old += old_rows(live, request.limit, [(_named(one), row) for one, row in zip(lookups, rows, strict=True)])
         made: dict[int, list[Candidate]] = {}
@@ -198,15 +198,22 @@ class Contexts:
 
     # -- searches beside each other --------------------------------------------------------------------------------
 
-    def _search(self, read: ReadPoint, names: Sequence[str], asked: Sequence[Asked]) -> list[list[Hit]]:
-        if not asked:
+    def _found(
+        self, read: ReadPoint, searches: Sequence[Search], asked: Sequence[Asked], recalls: Sequence[Recall]
+    ) -> tuple[list[list[Hit]], list[list[Candidate]]]:
+        """What is searched for and what is recalled."""
+        hits = [partial(read.search, one.collection.name, of) for one, of in zip(searches, asked, strict=True)]
+        recalled = [partial(_recalled, self._live, read, one) for one in recalls]
+        found = self._beside([*hits, *recalled])
+        return found[: len(hits)], found[len(hits) :]
+
+    def _beside(self, jobs: Sequence[Callable[[], Any]]) -> list[Any]:
+        """What some jobs return; they mostly wait for indexes, each for its own."""
+        if not jobs:
             return []
-        futures: list[Future[list[Hit]]] = [
-            self._pool().submit(read.search, name, one) for name, one in zip(names[1:], asked[1:], strict=True)
-        ]
+        futures = [self._pool().submit(job) for job in jobs[1:]]
         try:
-            first = read.search(names[0], asked[0])
-            return [first, *(future.result() for future in futures)]
+            return [jobs[0](), *(future.result() for future in futures)]
         finally:
             # The point is let go of when this returns: nothing may search in it any more.
             for future in futures:

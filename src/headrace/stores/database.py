@@ -2,6 +2,9 @@
 
 In WAL mode a read transaction sees the database as of its first statement, whatever is written meanwhile, and neither
 waits for the other: that is what lets a search read one revision of a collection while the next is being written.
+
+Each step of a statement lets go of the interpreter, and has to wait for it again while another thread computes. Who
+reads several rows for somebody who waits asks for all of them as one: a JSON array that SQLite makes.
 """
 
 from __future__ import annotations
@@ -9,8 +12,9 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from headrace.errors import ClosedError, StorageError
 
@@ -107,20 +111,24 @@ class Database:
             StorageError: It could not be read.
             ClosedError: The database is closed.
         """
-        with self._reading:
-            with self._lock:
-                self._open()
-                connection = self._readers.pop() if self._readers else None
-            with self.explained("read"):
-                if connection is None:
-                    connection = self._connect()
-                try:
-                    connection.execute("BEGIN")
-                    yield connection
-                finally:
-                    if connection.in_transaction:
-                        connection.execute("ROLLBACK")
-                    self._give_back(connection)
+        with self._reader() as connection:
+            try:
+                connection.execute("BEGIN")
+                yield connection
+            finally:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+
+    def row(self, query: str, values: Sequence[object] = ()) -> tuple[Any, ...] | None:
+        """The first row of one statement, which by itself sees one moment.
+
+        Raises:
+            StorageError: It could not be read.
+            ClosedError: The database is closed.
+        """
+        with self._reader() as connection:
+            found: tuple[Any, ...] | None = connection.execute(query, tuple(values)).fetchone()
+            return found
 
     def overwrite_deleted(self) -> None:
         """From now on what is deleted is overwritten in the file, too."""
@@ -138,6 +146,20 @@ class Database:
                 finally:
                     self._writer.execute("PRAGMA busy_timeout = 30000")
         return not busy
+
+    @contextlib.contextmanager
+    def _reader(self) -> Iterator[sqlite3.Connection]:
+        with self._reading:
+            with self._lock:
+                self._open()
+                connection = self._readers.pop() if self._readers else None
+            with self.explained("read"):
+                if connection is None:
+                    connection = self._connect()
+                try:
+                    yield connection
+                finally:
+                    self._give_back(connection)
 
     def _give_back(self, connection: sqlite3.Connection) -> None:
         with self._lock:

@@ -43,6 +43,10 @@ INSERT INTO state VALUES ('position', '0')"""
 _VERSION = 1
 _CHUNK = "id, space, document, hash, number, text, embedded, headings, start, end"
 _DOCUMENT = "key, seq, kind, at, source, trusted, title, columns, pipeline, problem"
+_CHUNK_COLUMNS = 10
+_ALIVE = f"""SELECT json_group_array(json_array(
+    id, space, document, hex(hash), number, text, embedded, headings, start, "end", {_DOCUMENT}
+)) FROM chunks JOIN documents ON key = document WHERE id IN (SELECT value FROM json_each(?))"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +143,19 @@ class Moment:
         found = self._run.execute("SELECT space, spec, embedder, dimension FROM spaces ORDER BY space").fetchall()
         return [Space(n, spec, name, size, uses.get(n, {})) for n, spec, name, size in found]
 
+    def searched(self) -> dict[int, set[str]]:
+        """Of each space the kinds of documents that are searched there."""
+        query = "SELECT json_group_array(json_array(kind, space)) FROM uses WHERE live"
+        found: dict[int, set[str]] = {}
+        for kind, space in self._gathered(query, ()):
+            found.setdefault(space, set()).add(kind)
+        return found
+
+    def alive(self, ids: Iterable[str]) -> dict[str, tuple[ChunkRecord, DocumentRecord]]:
+        """Those of the ids that are alive, with their documents."""
+        rows = self._gathered(_ALIVE, (_json(list(ids)),))
+        return {row[0]: (_gathered_chunk(row[:_CHUNK_COLUMNS]), _document(row[_CHUNK_COLUMNS:])) for row in rows}
+
     def chunks(self, ids: Iterable[str]) -> dict[str, ChunkRecord]:
         """Those of the ids that are alive."""
         query = f"SELECT {_CHUNK} FROM chunks WHERE id = ?"
@@ -170,6 +187,11 @@ class Moment:
             "SELECT 1 FROM chunks WHERE document = d.key AND space = ?) ORDER BY key LIMIT ?"
         )
         return [key for (key,) in self._run.execute(query, (kind, after, space, limit))]
+
+    def _gathered(self, query: str, values: Sequence[object]) -> list[Any]:
+        """The rows that a statement makes one JSON array of."""
+        found: list[Any] = msgspec.json.decode(self._run.execute(query, values).fetchone()[0])
+        return found
 
     def counts(self) -> tuple[int, int, int]:
         """Documents, chunks, and documents with a problem."""
@@ -324,13 +346,18 @@ def _json(value: Any) -> str:
     return msgspec.json.encode(value).decode()
 
 
-def _chunk(row: tuple[Any, ...]) -> ChunkRecord:
+def _chunk(row: Sequence[Any]) -> ChunkRecord:
     id, space, document, digest, number, text, embedded, headings, start, end = row
     path = tuple(msgspec.json.decode(headings))
     return ChunkRecord(id, space, document, digest, number, text, embedded, path, start, end)
 
 
-def _document(row: tuple[Any, ...]) -> DocumentRecord:
+def _gathered_chunk(row: Sequence[Any]) -> ChunkRecord:
+    """Of a row in JSON, which has no bytes."""
+    return _chunk((*row[:3], bytes.fromhex(row[3]), *row[4:]))
+
+
+def _document(row: Sequence[Any]) -> DocumentRecord:
     key, seq, kind, at, source, trusted, title, columns, pipeline, problem = row
     known = msgspec.json.decode(columns)
     return DocumentRecord(key, seq, kind, at, source, bool(trusted), title, known, pipeline, problem)

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
+
 from headrace.stores.tables import Revision, TableStore
 
 _INDEXES = """
@@ -22,6 +24,7 @@ _NUMBER = "json_extract(CAST(body AS TEXT), '$.number')"
 _ABOUT = "json_extract(CAST(body AS TEXT), '$.about')"
 _AT = "json_extract(CAST(body AS TEXT), '$.at')"
 _ROW = "key, seq, kind, body, at, source, trusted"
+_GATHERED = "key, seq, kind, CAST(body AS TEXT), at, source, trusted"
 
 
 class ErasingStore(TableStore):
@@ -98,8 +101,7 @@ class TurnStore(ErasingStore):
     def last_number(self, group: str) -> int:
         """The number of a session's newest turn; -1 if it has none."""
         query = f"SELECT {_NUMBER} FROM rows WHERE {_GROUP} = ? ORDER BY {_NUMBER} DESC LIMIT 1"
-        with self._database.read() as run:
-            found = run.execute(query, (group,)).fetchone()
+        found = self._database.row(query, (group,))
         return -1 if found is None else int(found[0])
 
     def of_subject(self, about: str, limit: int) -> list[Revision]:
@@ -111,10 +113,10 @@ class TurnStore(ErasingStore):
         return self._rows(f"SELECT {_ROW} FROM rows WHERE {_AT} < ? ORDER BY {_AT} LIMIT ?", (at, limit))
 
     def _rows(self, query: str, values: Sequence[object]) -> list[Revision]:
-        with self._database.read() as run:
-            found = run.execute(query, tuple(values)).fetchall()
+        gathered = self._database.row(f"SELECT json_group_array(json_array({_GATHERED})) FROM ({query})", values)
+        found = msgspec.json.decode(gathered[0]) if gathered is not None else []
         self.looked_at += len(found)  # for tests and figures: of a long session, a few are looked at
         return [
-            Revision(key, seq, kind, body, at, source, bool(trusted))
+            Revision(key, seq, kind, body.encode(), at, source, bool(trusted))
             for key, seq, kind, body, at, source, trusted in found
         ]

@@ -11,7 +11,7 @@ import contextlib
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import polars as pl
@@ -20,12 +20,14 @@ from headrace.documents.rank import BLEND_DEPTH, WORDS_WEIGHT, blend, fuse, mmr
 from headrace.documents.terms import query_terms
 from headrace.errors import InputError, StaleError
 from headrace.filters import Filter, parse, passes
-from headrace.runners.library.collection import LiveCollection
 from headrace.runners.library.hits import Hit
 from headrace.runners.library.spaces import LiveSpace
 from headrace.stores.records import ChunkRecord, DocumentRecord, Moment
 from headrace.stores.vectors.base import Query, Terms, Vector
 from headrace.units import from_micros
+
+if TYPE_CHECKING:
+    from headrace.runners.library.collection import LiveCollection
 
 Mode = Literal["hybrid", "ranks", "meaning", "words"]
 Scored = Sequence[tuple[str, float]]
@@ -218,18 +220,21 @@ class _Ranking:
         self._words = words
         self._moment = moment
         self._filter = filter
-        self._searched = {one.number: {kind for kind, on in one.uses.items() if on} for one in moment.spaces()}
+        self._searched = moment.searched()
         self._meaning: list[Scored] = []
         self._by_words: list[Scored] = []
+        # Where diversity or a reranker chooses, there must be something to choose from.
+        chooses = bool(asked.diversity) or live.collection.rerank is not None
+        self._pool = asked.k * _FACTOR if chooses else asked.k
         self._from: dict[str, int] = {}  # which space an id came from
         self._dead: set[str] = set()
+        self._scores: dict[str, float] = {}
         self.chunks: dict[str, ChunkRecord] = {}
         self.documents: dict[str, DocumentRecord] = {}
 
     def ask(self, wanted: int) -> bool:
         """Asks the indexes for that many; False if more should be asked for."""
         self._meaning, self._by_words = [], []
-        enough = True
         for space in self._spaces:
             query = Query(wanted, self._vectors.get(space.number), self._words, self._filter)
             found = space.index.search(query)
@@ -237,8 +242,16 @@ class _Ranking:
             self._by_words.append(found.sparse)
             for scored in (found.dense, found.sparse):
                 self._from.update((one, space.number) for one, _ in scored)
-                alive = self._first([one for one, _ in scored], self._asked.k)
-                enough = enough and (len(alive) >= self._asked.k or len(scored) < wanted)
+        k = self._asked.k
+        lists = [[one for one, _ in scored] for scored in (*self._meaning, *self._by_words)]
+        # What is most likely needed, in one look-up: nearly all of it is alive.
+        self._scores = self._blended()
+        likely = [*(ids[:k] for ids in lists), list(self._scores)[: self._pool]]
+        dead = len(self._dead)
+        self._alive(list(dict.fromkeys(one for ids in likely for one in ids)))
+        enough = all(len(self._first(ids, k)) >= k or len(ids) < wanted for ids in lists)
+        if len(self._dead) > dead:
+            self._scores = self._blended()
         return enough
 
     def _first(self, ids: Sequence[str], count: int) -> list[str]:
@@ -253,15 +266,15 @@ class _Ranking:
     def _alive(self, ids: Sequence[str]) -> list[str]:
         """Those that the moment knows, in a space that it searches, of documents that pass the condition."""
         unknown = [one for one in ids if one not in self.chunks and one not in self._dead]
-        found = self._moment.chunks(unknown)
-        keys = {chunk.document for chunk in found.values()} - self.documents.keys()
-        self.documents |= self._moment.documents(keys)
-        self.chunks |= {one: chunk for one, chunk in found.items() if self._counts(chunk, self._from[one])}
-        self._dead.update(one for one in unknown if one not in self.chunks)
+        if unknown:
+            for one, (chunk, document) in self._moment.alive(unknown).items():
+                if self._counts(chunk, document, self._from[one]):
+                    self.chunks[one] = chunk
+                    self.documents[document.key] = document
+            self._dead.update(one for one in unknown if one not in self.chunks)
         return [one for one in ids if one in self.chunks]
 
-    def _counts(self, chunk: ChunkRecord, space: int) -> bool:
-        document = self.documents[chunk.document]
+    def _counts(self, chunk: ChunkRecord, document: DocumentRecord, space: int) -> bool:
         if chunk.space != space or document.kind not in self._searched.get(space, ()):
             return False
         return self._asked.where is None or passes(self._asked.where, document.columns)
@@ -269,23 +282,25 @@ class _Ranking:
     def chosen(self) -> list[tuple[str, float]]:
         """The best by meaning and by words, ordered anew where the collection says so."""
         asked = self._asked
-        pool = asked.k * _FACTOR if asked.diversity or self._live.collection.rerank else asked.k
-        # Dead ones are left out first: one of them may be what the others would be measured by.
-        meaning, words = (
-            [[one for one in scored if one[0] not in self._dead] for scored in found]
-            for found in (self._meaning, self._by_words)
-        )
-        if asked.mode == "ranks":
-            ids = [[one for one, _ in scored] for scored in (*meaning, *words)]
-            scores = dict(fuse(ids, sum(map(len, ids))))
-        else:
-            scores = dict(blend(meaning, words, _WEIGHTS[asked.mode]))
-        best = [(one, scores[one]) for one in self._first(list(scores), pool)]
+        scores = self._scores
+        best = [(one, scores[one]) for one in self._first(list(scores), self._pool)]
         if self._live.collection.rerank is not None:
             best = self._reranked(best)
         if asked.diversity and len(best) > 1:
             best = self._diverse(best)
         return best[: asked.k]
+
+    def _blended(self) -> dict[str, float]:
+        """By meaning and by words together, the best first; of none that is known to be dead."""
+        # One of them may be what the others would be measured by.
+        meaning, words = (
+            [[one for one in scored if one[0] not in self._dead] for scored in found]
+            for found in (self._meaning, self._by_words)
+        )
+        if self._asked.mode == "ranks":
+            ids = [[one for one, _ in scored] for scored in (*meaning, *words)]
+            return dict(fuse(ids, sum(map(len, ids))))
+        return dict(blend(meaning, words, _WEIGHTS[self._asked.mode]))
 
     def _reranked(self, best: list[tuple[str, float]]) -> list[tuple[str, float]]:
         rerank: Any = self._live.collection.rerank
