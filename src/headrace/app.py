@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from headrace.app_chats import AppChats
 from headrace.app_contexts import AppContexts
+from headrace.app_enrich import AppEnrichments, Enrichment
 from headrace.app_memories import AppMemories
 from headrace.declarations import OWN, Collection, Context, Memory, Publication, Table
 from headrace.declarations import Stream as Stream
@@ -41,7 +42,7 @@ class WallClock:
         return time.time_ns() // 1000
 
 
-class App(AppContexts, AppMemories, AppChats):
+class App(AppContexts, AppMemories, AppChats, AppEnrichments):
     """The declaration of streams and views, and how `now` is told.
 
     Args:
@@ -82,6 +83,7 @@ class App(AppContexts, AppMemories, AppChats):
         self.collections: dict[str, Collection] = {}
         self.memories: dict[str, Memory] = {}
         self.contexts: dict[str, Context] = {}
+        self.enrichments: dict[str, Enrichment] = {}
 
     def stream(
         self,
@@ -110,7 +112,7 @@ class App(AppContexts, AppMemories, AppChats):
         _free(label, stream=self.streams, table=self.tables)
         if url is not None:
             CONNECTORS.find("source", url)
-        stream = Stream(label, schema, url, duration(lateness, zero=True), dict(options or {}))
+        stream = Stream(label, schema, url, duration(lateness, zero=True), dict(options or {}), self)
         self.streams[label] = stream
         return stream
 

@@ -9,6 +9,7 @@ from typing import Any
 from headrace.declarations import Memory
 from headrace.errors import ConfigError, UnknownNameError, nearest
 from headrace.units import duration
+from headrace.upstream.spec import Upstream
 
 
 class AppMemories:
@@ -27,7 +28,7 @@ class AppMemories:
         index: str = "local:",
         turns: int = 20,
         subject: str | None = None,
-        summary: Callable[[str, list[Any]], str] | None = None,
+        summary: Callable[[str, list[Any]], str] | Upstream | str | None = None,
     ) -> Memory:
         """Declares a memory: turns of conversations, recalled by session and forgotten in time.
 
@@ -40,7 +41,8 @@ class AppMemories:
             turns: How many of a session's turns are its latest; older ones are summed up, and found by their meaning.
             subject: What messages call whom they are about, for `live.forget(…, subject=…)`.
             summary: A function from the last summary and the turns since to the next summary, which may ask a model;
-                it is run in the background. None: the sentences that say most are kept.
+                it is run in the background. Or a model: "model" for the first of `app.chat()`, the name of another one
+                of its, or a server. None: the sentences that say most are kept.
 
         Raises:
             ConfigError: The name is taken, a number is out of range, or an index or embedder is not known.
@@ -51,8 +53,11 @@ class AppMemories:
             raise ConfigError(f"there is a memory {name!r} already; give this one another name")
         if isinstance(turns, bool) or not isinstance(turns, int) or not 1 <= turns <= 1_000:
             raise ConfigError(f"the memory {name!r}: expected turns from 1 to 1,000, found {turns!r}")
-        if summary is not None and not callable(summary):
-            raise ConfigError(f"the memory {name!r}: expected summary to be a function, found {summary!r}")
+        if (summary is not None and not callable(summary) and not isinstance(summary, Upstream | str)) or summary == "":
+            raise ConfigError(
+                f'the memory {name!r}: expected summary to be a function, "model", a model\'s name or an upstream, '
+                f"found {summary!r}"
+            )
         made = Memory.of(name, by, duration(keep), turns, subject, summary, embed, index)
         self.memories[name] = made
         return made

@@ -195,3 +195,8 @@ def _told(name: str, error: ValidationError) -> str:
 
 def _names(names: Any) -> str:
     return ", ".join(repr(name) for name in names) or "(none)"
+
+
+def strict(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """An object's JSON Schema in what constrained decoding knows: every property is required, and none is added."""
+    return _strict(schema, ())

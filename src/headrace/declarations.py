@@ -17,6 +17,7 @@ from headrace.schema import Schema
 if TYPE_CHECKING:
     from headrace.documents.handlers import Handlers
     from headrace.documents.rank import Reranker
+    from headrace.enrich.spec import Llm
 
 
 # What an index keeps of a point besides columns; no column of that name can be filtered by.
@@ -40,6 +41,7 @@ class Stream:
         lateness: How far back, in microseconds, reads with `now=` stay exact, and how long past their windows tiles are
             kept for events that come late.
         options: More of the source than its URL says; it may hold secrets, which are shown nowhere.
+        app: Whose it is.
     """
 
     name: str
@@ -47,6 +49,23 @@ class Stream:
     url: str | None
     lateness: int
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    app: Any = field(default=None, repr=False)
+
+    def enrich(self, spec: Llm, *, name: str | None = None) -> Stream:
+        """Declares a stream whose events are these with a model's answers: the columns of both.
+
+        A model is asked beside the features, which never wait for it; the answers come in the order of the events.
+
+        Args:
+            spec: How it is asked: `hr.llm(…)`.
+            name: In URLs; those of both models in snake_case if not given.
+
+        Raises:
+            ConfigError: The name is taken, the prompt names what is no column, or a field of the output is one already.
+            SchemaError: A field of the output cannot be a column.
+        """
+        made: Stream = self.app.enrich(self, spec, name=name)
+        return made
 
     def source(self) -> Any:
         """The source behind the URL; it holds nothing open until it is read.
@@ -224,7 +243,8 @@ class Memory:
         keep: For how long a turn is kept, in microseconds.
         turns: How many turns are the latest: they are recalled as they are, and older ones summed up.
         subject: What is called in messages whom a turn is about; None if they do not say.
-        summary: A function from the last summary and the turns since to the next; None for the extractive one.
+        summary: A function from the last summary and the turns since to the next, or what names a model: a text or
+            an upstream; None for the extractive one.
         table: The turns; no table of the app's, for only a session's own are ever given out.
         summaries: The running summaries.
         collection: What finds turns by their meaning; likewise none of the app's.
@@ -235,7 +255,7 @@ class Memory:
     keep: int
     turns: int
     subject: str | None
-    summary: Callable[[str, list[Any]], str] | None = field(repr=False)
+    summary: Callable[[str, list[Any]], str] | str | Any | None = field(repr=False)
     table: Table = field(repr=False)
     summaries: Table = field(repr=False)
     collection: Collection = field(repr=False)
@@ -248,7 +268,7 @@ class Memory:
         keep: int,
         turns: int,
         subject: str | None,
-        summary: Callable[[str, list[Any]], str] | None,
+        summary: Callable[[str, list[Any]], str] | str | Any | None,
         embed: Any,
         index: str,
     ) -> Memory:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from headrace.app import App, Stream
+from headrace.app_enrich import Enrichment
 from headrace.declarations import Collection, Context, Table
 from headrace.errors import ConfigError
 from headrace.features.view import View
@@ -33,7 +34,10 @@ class Plan:
             "",
         ]
         for stream in self.app.streams.values():
-            lines += _stream(stream, [view for view in self.app.views.values() if view.stream == stream.name])
+            found = self.app.enrichments.get(stream.name)
+            source = shown_url(stream.url) if stream.url else "pushes"
+            views = [view for view in self.app.views.values() if view.stream == stream.name]
+            lines += _stream(stream, source if found is None else _enriched(found), views)
         for table in self.app.tables.values():
             lines += _table(table, [one for one in self.app.collections.values() if one.table is table])
         lines += [
@@ -58,6 +62,7 @@ def check(app: App) -> Plan:
         )
     CONNECTORS.find("online", app.online).load()
     CONNECTORS.find("runner", app.runner).load()
+    app.check_enrichments(app.runner)
     notes = []
     for publication in app.publications:
         CONNECTORS.find("sink", publication.url).load()
@@ -68,7 +73,8 @@ def check(app: App) -> Plan:
     for stream in app.streams.values():
         if stream.url is not None:
             CONNECTORS.find("source", stream.url).load()
-        if not any(view.stream == stream.name for view in app.views.values()):
+        used = {view.stream for view in app.views.values()} | {one.base.name for one in app.enrichments.values()}
+        if stream.name not in used:
             notes.append(f"no view reads the stream {stream.name!r}: its events are stored and not used")
     for view in app.views.values():
         if not view.doc:
@@ -123,10 +129,18 @@ def _table(table: Table, collections: list[Collection]) -> list[str]:
     return [*lines, ""]
 
 
-def _stream(stream: Stream, views: list[View]) -> list[str]:
-    lines = [
-        f"{shown_url(stream.url) if stream.url else 'pushes'} ──► {stream.name} ({', '.join(stream.schema.columns)})"
-    ]
+def _enriched(one: Enrichment) -> str:
+    spec = one.spec
+    several = "" if spec.batch == 1 else f" of up to {spec.batch} events"
+    kept = "" if spec.cache is None else f", answers kept for {format_duration(spec.cache)}"
+    limits = [f"{spec.per_minute:,} a minute"] if spec.per_minute is not None else []
+    limits += [f"{limit.most:,.10g} of {limit.what} a {limit.period}" for limit in spec.limits]
+    most = f", at most {', '.join(limits)}" if limits else ""
+    return f"{one.base.name} ──► {spec.model or 'model'} ({spec.concurrent} calls{several} at a time{most}{kept})"
+
+
+def _stream(stream: Stream, source: str, views: list[View]) -> list[str]:
+    lines = [f"{source} ──► {stream.name} ({', '.join(stream.schema.columns)})"]
     for number, view in enumerate(views):
         last = number == len(views) - 1
         bar = " " if last else "│"

@@ -13,7 +13,7 @@ from headrace.bench.harness import BenchError
 
 def test_every_system_answers_the_upstreams_text() -> None:
     """The comparison is in it: with a context the upstream has seen the context's words, without one it has not."""
-    report = run(runs=1, seconds=0.2, streams=(2,), first=0.01, gap=0.005, count=4)
+    report = run(small=False, runs=1, seconds=0.2, streams=(2,), first=0.01, gap=0.005, count=4)
     for system in (DIRECT, PLAIN, CONTEXT):
         assert (report.value(system, "2 streams: first token p50") or 0) > 0
         assert (report.value(system, "2 streams: end p99") or 0) > 0

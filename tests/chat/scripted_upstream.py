@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 Json = dict[str, Any]
@@ -70,16 +72,29 @@ def whole(steps: list[Any]) -> Json:
     }
 
 
+@dataclass(frozen=True)
+class Raw:
+    """Bytes instead of an answer, and then the connection's end."""
+
+    data: bytes
+
+
 class ScriptedUpstream:
-    """The server; `script` gives a request's steps: chunks, bytes, STALL, DIE, seconds, or a status with headers."""
+    """The server; `script` gives a request's steps, or a status with headers.
+
+    A step is a chunk, bytes of the body, a `Raw` answer, STALL, DIE, seconds, or an event to wait for.
+    """
 
     def __init__(self, script: Callable[[Json], list[Any]] | list[Any]) -> None:
         self.script = script if callable(script) else lambda _: script
         self.requests: list[Json] = []
-        self.open = 0
+        self.times: list[float] = []
+        self.open = self.checks = 0
+        self.health = 200
         self.gone = threading.Event()
         self.stalled = threading.Event()
         self._writers: set[asyncio.StreamWriter] = set()
+        self._begun: set[Any] = set()
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -103,13 +118,18 @@ class ScriptedUpstream:
         self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
         self._ready.set()
         await self._stop.wait()
+        for listening in server.sockets:
+            self._loop.remove_reader(listening.fileno())
+        await asyncio.sleep(0)  # a server that is closed would leave open what it has accepted and not begun to serve
         server.close()
-        for writer in list(self._writers):
-            writer.transport.abort()
-        rest = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in rest:
-            task.cancel()
-        await asyncio.gather(*rest, return_exceptions=True)
+        # What was accepted and has not begun begins, and ends at once: cancelled before, its socket would stay open.
+        while rest := asyncio.all_tasks() - {asyncio.current_task()}:
+            for task in rest & self._begun:
+                task.cancel()
+            for writer in list(self._writers):
+                writer.transport.abort()
+            await asyncio.wait(rest, timeout=1)
+        await asyncio.sleep(0)  # the transports' sockets are closed in the loop's next turn
 
     def kill(self) -> None:
         """Die as a process does: nothing is listened on, and every connection is reset."""
@@ -117,8 +137,21 @@ class ScriptedUpstream:
             self._loop.call_soon_threadsafe(self._stop.set)
             self._thread.join(10)
 
+    def drop(self) -> None:
+        """Close the connections that are open, as a server does whose keep-alive is over."""
+
+        async def close() -> None:
+            for writer in list(self._writers):
+                writer.transport.abort()
+
+        asyncio.run_coroutine_threadsafe(close(), self._loop).result(10)
+
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._stop.is_set():
+            writer.transport.abort()
+            return
         self._writers.add(writer)
+        self._begun.add(asyncio.current_task())
         self.open += 1
         try:
             while await self._request(reader, writer):
@@ -135,9 +168,11 @@ class ScriptedUpstream:
         fields = dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:] if ": " in line)
         body = await reader.readexactly(int(fields.get("content-length", 0)))
         if head.startswith("GET"):
-            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
+            self.checks += 1
+            writer.write(b"HTTP/1.1 %d X\r\ncontent-length: 2\r\n\r\n{}" % self.health)
             return True
         asked = json.loads(body)
+        self.times.append(time.monotonic())
         self.requests.append(asked | {"_authorization": fields.get("authorization")})
         steps = self.script(asked)
         if isinstance(steps[0], tuple):
@@ -147,7 +182,9 @@ class ScriptedUpstream:
             writer.write(f"HTTP/1.1 {status} X\r\n{lines}content-length: {len(said)}\r\n\r\n".encode() + said)
             return True
         if not asked.get("stream"):
-            said = json.dumps(whole(steps)).encode()
+            for step in steps:
+                await _waited(step)
+            said = json.dumps(whole([one for one in steps if isinstance(one, dict)])).encode()
             writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(said) + said)
             return True
         return await self._stream(steps, reader, writer)
@@ -163,9 +200,12 @@ class ScriptedUpstream:
                 await reader.read(1)
                 self.gone.set()
                 return False
-            if isinstance(step, float):
-                await asyncio.sleep(step)
+            if await _waited(step):
                 continue
+            if isinstance(step, Raw):
+                writer.write(step.data)
+                writer.close()
+                return False
             if not begun:
                 begun = True
                 writer.write(
@@ -177,3 +217,13 @@ class ScriptedUpstream:
         done = b"data: [DONE]\n\n"
         writer.write(b"%x\r\n%s\r\n0\r\n\r\n" % (len(done), done))
         return True
+
+
+async def _waited(step: Any) -> bool:
+    """Do a step that is nothing but a pause; whether it is one."""
+    if isinstance(step, float):
+        await asyncio.sleep(step)
+    elif isinstance(step, threading.Event):
+        while not step.is_set():
+            await asyncio.sleep(0.005)
+    return isinstance(step, float | threading.Event)

@@ -2,68 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
+import json
 import threading
-import time
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
 from typing import Any
 
 import httpx
 import openai
 import pytest
+from chatting import HELLO, client, served, until
 from scripted_upstream import DIE, STALL, ScriptedUpstream, calls, delta, text, usage
 
 import headrace as hr
-from headrace.serving.server import BackgroundServer
 
-HELLO = [{"role": "user", "content": "hello"}]
 OWN = {"type": "function", "function": {"name": "book", "parameters": {"type": "object", "properties": {}}}}
-
-
-class Click(hr.Event):
-    page: str
-    at: datetime = hr.event_time()
-
-
-@contextlib.contextmanager
-def served(*upstreams: Any, **options: Any) -> Iterator[str]:
-    """An app with a view, a context and a chat endpoint, served."""
-    app = hr.App("site", clock="event")
-    clicks = app.stream(Click)
-
-    @app.features(clicks, key="page")
-    class Traffic:
-        """Clicks of a page."""
-
-        clicks_1h = hr.count(over="1h")
-
-    @app.context(budget=500)
-    def about(page: str) -> Any:
-        """What is known of a page."""
-        yield hr.text("Answer in one sentence.", trusted=True)
-        yield Traffic(page)
-
-    declared = [one if isinstance(one, hr.Upstream) else hr.Upstream(one.url) for one in upstreams]
-    app.chat(upstreams=declared, **options)
-    with app.open() as live:
-        live.push(clicks, [{"page": "home", "at": 1}, {"page": "home", "at": 2}])
-        live.drain()
-        with BackgroundServer(live) as server:
-            yield server.url + "/v1"
-
-
-def client(url: str) -> openai.OpenAI:
-    return openai.OpenAI(base_url=url, api_key="unused", max_retries=0)
-
-
-def until(found: Callable[[], bool]) -> bool:
-    ends = time.monotonic() + 10
-    pause = threading.Event()
-    while not found() and time.monotonic() < ends:
-        pause.wait(0.01)
-    return found()
 
 
 def two_rounds(asked: dict[str, Any]) -> list[Any]:
@@ -105,6 +57,17 @@ def test_a_whole_conversation_runs_the_apps_tools_on_the_context() -> None:
     assert "headrace" not in asked
     assert [one["role"] for one in asked["messages"]] == ["system", "user", "user"]
     assert "Answer in one sentence." in asked["messages"][0]["content"]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_what_the_answer_cites_is_said_and_comes_first(stream: bool) -> None:
+    said = text("As the clicks say [", "2, 77], there were [x].")
+    with ScriptedUpstream(said) as upstream, served(upstream, context="about") as url:
+        body = {"messages": HELLO, "stream": stream, "headrace": {"arguments": {"page": "home"}}}
+        answer = httpx.post(url + "/chat/completions", json=body)
+    data = answer.text.split("data: ")[-2] if stream else answer.text
+    found = json.loads(data)["headrace"]["citations"]
+    assert [(one["n"], one["cited"]) for one in found] == [(2, True), (1, False)]
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -214,15 +177,13 @@ def test_a_failure_before_the_stream_is_tried_elsewhere(status: int) -> None:
             assert answer.choices[0].message.content == "yes"
 
 
-# A server that is killed leaves sockets that it had not accepted yet.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
 def test_killing_one_of_two_fails_nothing_that_had_not_begun() -> None:
     slow = [delta(role="assistant"), 0.05, delta(content="yes"), delta("stop"), usage()]
     with (
-        ScriptedUpstream([0.3, *slow]) as doomed,
+        ScriptedUpstream([threading.Event(), *slow]) as doomed,  # it never begins
         ScriptedUpstream(slow) as good,
         served(doomed, hr.Upstream(good.url, concurrent=64)) as url,
-        httpx.Client(timeout=120) as http,
+        httpx.Client(timeout=30) as http,
     ):
 
         def ask(number: int) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from headrace.cli.main import main
+from headrace.serving.server import BackgroundServer
 
 APP = """
 from datetime import datetime
@@ -77,6 +78,34 @@ def test_it_is_shown_in_words(kept: str, capsys: pytest.CaptureFixture[str]) -> 
     assert "A refund takes five days." in text
     assert "as of then: 2 items made again, the same" in text
     assert "total_10m: 5.0 → 12.0" in text
+
+
+def test_a_running_server_is_asked_and_the_output_is_the_same(
+    kept: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import replayed_desk
+
+    for form in ((), ("--json",)):
+        assert main(["replay", kept, "replayed_desk:app", "--data", "data", *form]) == 0
+    opened = capsys.readouterr().out
+    key = tmp_path / "key"
+    key.write_text("a-key-of-the-server")
+    key.chmod(0o600)
+    with replayed_desk.app.open(tmp_path / "data") as live:
+        live.drain()
+        with BackgroundServer(live, api_key="a-key-of-the-server") as server:
+            for form in ((), ("--json",)):
+                assert main(["replay", kept, "--url", server.url, "--api-key-file", str(key), *form]) == 0
+            assert capsys.readouterr().out == opened
+            assert main(["replay", "pack_none", "--url", server.url, "--api-key-file", str(key)]) == 1
+            assert "no pack 'pack_none'" in capsys.readouterr().err
+            monkeypatch.delenv("HEADRACE_API_KEY", raising=False)
+            assert main(["replay", kept, "--url", server.url]) == 1
+            assert "key" in capsys.readouterr().err
+    assert main(["replay", kept, "replayed_desk:app", "--url", "http://127.0.0.1:1"]) == 1
+    assert "found both" in capsys.readouterr().err
+    assert main(["replay", kept]) == 1
+    assert "expected the app" in capsys.readouterr().err
 
 
 def test_what_is_not_there_is_said(kept: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -83,10 +83,18 @@ def paid(live: hr.Live, amount: float, user: str = "u1") -> None:
 
 
 @asynccontextmanager
-async def client(url: str, mode: str = "legacy", key: str | None = None, **options: Any) -> AsyncIterator[Client]:
+async def client(
+    url: str, mode: str = "legacy", key: str | None = None, answers: list[Any] | None = None, **options: Any
+) -> AsyncIterator[Client]:
+    """A client; what the server answers it is noted in `answers`."""
     headers = {} if key is None else {"authorization": f"Bearer {key}"}
+
+    async def note(answer: Any) -> None:
+        if answers is not None:
+            answers.append(answer)
+
     async with (
-        httpx2.AsyncClient(headers=headers, timeout=30) as http,
+        httpx2.AsyncClient(headers=headers, timeout=30, event_hooks={"response": [note]}) as http,
         Client(streamable_http_client(url + "/mcp", http_client=http), mode=mode, **options) as connected,
     ):
         yield connected

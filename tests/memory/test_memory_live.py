@@ -283,7 +283,7 @@ def test_what_comes_late_is_in_the_summary(live: Live) -> None:
 def test_a_memory_declares_no_nonsense() -> None:
     app = hr.App("talks")
     app.memory("chat", embed="hash")
-    for given in ({"name": "chat"}, {"name": "a.b"}, {"name": "x", "turns": 0}, {"name": "x", "summary": "gpt"}):
+    for given in ({"name": "chat"}, {"name": "a.b"}, {"name": "x", "turns": 0}, {"name": "x", "summary": 7}):
         with pytest.raises(hr.ConfigError):
             app.memory(**given)
     with pytest.raises(hr.UnknownNameError, match="no memory 'chats' in talks"):

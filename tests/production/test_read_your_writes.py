@@ -16,7 +16,7 @@ from typing import Any
 import headrace as hr
 from headrace.serving.live import Live
 
-ROUNDS = int(os.environ.get("HEADRACE_ROUNDS", "300"))
+ROUNDS = int(os.environ.get("HEADRACE_ROUNDS", "600"))
 OTHERS = 50
 WAIT = 30.0
 
@@ -96,10 +96,7 @@ class Writer:
         return "" if any(self._word in text for text in found) else f"{self._word} is not in {found}"
 
     def context(self) -> str:
-        """Pays and edits, in turn the one or the other last, and has the last one's token.
-
-        That one is seen in any case. The one before it is, where the pack says that it is of one point.
-        """
+        """Pays and edits, in turn the one or the other last, and has the last one's token: both are seen."""
         pays_first = self._paid // 2 % 2 == 0
         first, last = (self.pay, self.edit) if pays_first else (self.edit, self.pay)
         first()
@@ -113,10 +110,10 @@ class Writer:
         if missed:
             return f"the pack is not behind its token at {missed}"
         whole = pack.point.consistent
-        if (whole or pays_first) and not any(self._word in item.text for item in passages):
-            return f"{self._word} is not in the pack"
+        if not any(self._word in item.text for item in passages):
+            return f"{self._word} is not in the pack; of one point: {whole}"
         wrong = self._wrong(row["count_2d"], row["total_2d"])
-        return f"{wrong}; of one point: {whole}" if wrong and (whole or not pays_first) else ""
+        return f"{wrong}; of one point: {whole}" if wrong else ""
 
     def _wrong(self, number: int, total: float) -> str:
         right = (number, total) == (self._paid, 2.0 * self._paid)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
+from awaited import Awaited
 from fraud_desk import NOON, PAID, make_app
 
 import headrace as hr
@@ -49,6 +50,13 @@ def http(url: str) -> Iterator[httpx.Client]:
 def remote(url: str) -> Iterator[hr.Remote]:
     with hr.connect(url) as connected:
         yield connected
+
+
+@pytest.fixture
+def awaited(url: str) -> Iterator[Awaited]:
+    connected = Awaited(url)
+    yield connected
+    connected.close()
 
 
 @pytest.fixture(scope="session")

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import socket
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
 
 import headrace as hr
+from headrace.serving.connection import STUCK_SECONDS, Connection
 from headrace.serving.live import Live
 from headrace.serving.server import BackgroundServer
 from headrace.testing.clock import VirtualClock
@@ -107,7 +110,14 @@ def test_a_client_that_comes_back_goes_on_where_it_was(site: Live, address: str)
         assert events.next()["data"]["key"] == {"user_id": "u2"}
     with httpx.stream("GET", path, headers={"Last-Event-ID": "somebody-7"}, timeout=60) as answer:
         events = Stream(answer)
-        assert [events.next()["event"], events.next()["event"]] == ["ready", "reset"]
+        assert events.next()["event"] == "ready"
+        reset = events.next()
+        assert (reset["event"], "read everything again" in reset["data"]["detail"]) == ("reset", True)
+    # From there on it goes on as any other.
+    with httpx.stream("GET", path, headers={"Last-Event-ID": reset["id"]}, timeout=60) as answer:
+        assert Stream(answer).next() == {"event": "ready", "data": {"subscribed": ["features spending"]}} | (
+            {"id": reset["id"]}
+        )
 
 
 def test_documents_and_rows_are_told(site: Live, address: str) -> None:
@@ -148,6 +158,60 @@ def test_silence_is_broken_and_an_ending_server_ends_its_streams(site: Live) -> 
             pass
         ender.join(5)
         assert not ender.is_alive()
+
+
+def sweep(server: BackgroundServer, seconds: int) -> None:
+    """Has every connection looked at as often as in so many seconds, on the server's loop."""
+    (listening,) = server._server.servers  # its loop has no public name
+
+    async def look() -> None:
+        for _ in range(seconds):
+            for one in list(server._server.server_state.connections):
+                cast("Connection", one).look()
+
+    asyncio.run_coroutine_threadsafe(look(), listening.get_loop()).result(30)
+
+
+def test_a_silent_stream_is_held_as_long_as_the_client_stays(site: Live) -> None:
+    site.hub.keep_alive = 0.01
+    with BackgroundServer(site) as server, httpx.stream("GET", f"{server.url}/v1/changes?view=spending") as answer:
+        lines = answer.iter_lines()
+        for _ in range(5):
+            assert next(line for line in lines if line.startswith(":")) == ": keep-alive"
+            sweep(server, 2 * STUCK_SECONDS)
+        site.hub.keep_alive = 3600.0
+        sweep(server, 2 * STUCK_SECONDS)
+        pay(site, "u1")
+        assert next(line for line in lines if line.startswith("event")) == "event: features"
+
+
+def test_a_client_that_does_not_read_is_closed_and_costs_no_more_than_a_bound(site: Live) -> None:
+    with BackgroundServer(site) as server:
+        host, port = server.url.removeprefix("http://").split(":")
+        with socket.socket() as reader:
+            reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            reader.connect((host, int(port)))
+            reader.sendall(f"GET /v1/changes?view=spending HTTP/1.1\r\nhost: {host}:{port}\r\n\r\n".encode())
+            assert b"200" in reader.recv(16)
+            stuck = False
+            for start in range(0, 400_000, 20_000):
+                rows = [
+                    {"user_id": f"user-{start + one}", "amount": 1.0, "at": "2026-01-31T11:59:30Z"}
+                    for one in range(20_000)
+                ]
+                site.push("payment", rows)
+                site.drain()
+                sweep(server, 1)
+                (connection,) = server._server.server_state.connections
+                stuck = cast("Connection", connection).transport.get_write_buffer_size() > 0
+                if stuck and start:
+                    break
+            assert stuck
+            (place,) = site.hub._subscriptions  # what it is owed has no public name
+            assert len(place.pending) <= 10_000
+            sweep(server, 2 * STUCK_SECONDS)
+            left(site)
+            assert site.hub.subscribers == 0
 
 
 def test_a_closed_app_ends_its_streams(address: str, site: Live) -> None:

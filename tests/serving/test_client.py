@@ -19,22 +19,30 @@ GOOD = {"user_id": "u2", "amount": 7.0, "at": "2026-01-31T11:59:59Z"}
 BAD = GOOD | {"amount": "x"}
 
 
-@pytest.fixture(params=["live", "remote"])
+@pytest.fixture(params=["live", "remote", "awaited"])
 def either(request: pytest.FixtureRequest) -> Any:
-    """The same test in process and over HTTP."""
+    """The same test in process, over HTTP, and over HTTP from an event loop."""
     return request.getfixturevalue(request.param)
 
 
-def test_the_methods_have_the_signatures_of_live() -> None:
-    shared = [name for name in vars(hr.Remote) if not name.startswith("_")]
+def signature(kind: type, name: str) -> str:
+    """A method's, with the same names for what is the same near and far."""
+    words = {"AsyncRemoteChanges": "Changes", "RemoteChanges": "Changes", "AsyncChatStream": "ChatStream"}
+    found = str(inspect.signature(getattr(kind, name)))
+    for far, near in words.items():
+        found = found.replace(far, near)
+    return found
+
+
+@pytest.mark.parametrize("kind", [hr.Remote, hr.AsyncRemote])
+def test_the_methods_have_the_signatures_of_live(kind: type) -> None:
+    shared = [name for name in dir(kind) if not name.startswith("_") and hasattr(Live, name)]
     differ = {
-        name: (theirs, ours)
-        for name in shared
-        if (theirs := str(inspect.signature(getattr(Live, name))))
-        != (ours := str(inspect.signature(getattr(hr.Remote, name))))
+        name: (theirs, ours) for name in shared if (theirs := signature(Live, name)) != (ours := signature(kind, name))
     }
     assert differ == {}
     assert {"push", "read", "read_many", "drain", "tools", "call", "stats", "ready", "close"} <= set(shared)
+    assert {"context", "pack", "remember", "recall", "forget", "changes", "search", "delete", "status"} <= set(shared)
 
 
 @pytest.mark.parametrize(

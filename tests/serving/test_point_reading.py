@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from itertools import cycle
+from itertools import count, cycle
 from typing import Any
 
 import pytest
@@ -14,10 +14,11 @@ import pytest
 import headrace as hr
 from headrace.documents.embed.base import Vectors
 from headrace.documents.embed.hashed import HashEmbedder
-from headrace.errors import StaleError, UnknownNameError
+from headrace.errors import ClosedError, StaleError, UnknownNameError
 from headrace.runners.library.search import Asked
 from headrace.serving.live import Live
-from headrace.serving.point import ReadPoint, point
+from headrace.serving.point import point
+from headrace.serving.read_point import ReadPoint
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -154,7 +155,8 @@ def test_every_point_is_a_prefix_of_the_writes(order: tuple[str, ...], readers: 
                 for number in cycle(range(10)):
                     if done.is_set():
                         return
-                    with point(live, lookups(live), ["notes_found"], []) as read:
+                    # The embedder waits for leave, which only a reader gives.
+                    with point(live, lookups(live), ["notes_found"], [], patience=0.1) as read:
                         seen = state(live, read)
                     tally.append(read.consistent)
                     if read.consistent and not is_prefix(seen, order):
@@ -177,7 +179,7 @@ def test_every_point_is_a_prefix_of_the_writes(order: tuple[str, ...], readers: 
             last = state(live, read)
     assert problems == []
     assert set(last.values()) == {len(written)}
-    # How many depends on who is scheduled when; what is not at one point is said, and never counted.
+    # The embedder may be waiting for leave when a read runs out of patience: that is said, and never counted.
     assert sum(tally) > 0.5 * len(tally)
 
 
@@ -300,6 +302,78 @@ def test_two_collections_that_are_apart() -> None:
         with point(live, [], ["notes_found", "other_found"], []) as read:
             assert read.consistent
             assert (found(live, read), found(live, read, "other_found")) == ([1], [7])
+
+
+def test_one_point_is_waited_for_without_patience() -> None:
+    with opened() as (live, embedder):
+        write(live, "notes", 1)
+        live.push("other", {"id": "x", "body": "number 7"})
+        live.library.followed("other_found", 1, 10)
+        reading = point(live, [], ["notes_found", "other_found"], [], timeout=0.05, patience=None)
+        with pytest.raises(StaleError, match=r"one point within 0\.05 s; notes_found"), reading:
+            pass
+        assert embedder.waiting.wait(10)
+        reads: list[ReadPoint] = []
+
+        def read() -> None:
+            with point(live, [], ["notes_found", "other_found"], [], timeout=30, patience=None) as one:
+                reads.append(one)
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        embedder.open()
+        reader.join()
+        assert [one.consistent for one in reads] == [True]
+
+
+class BrokenEmbedder(HashEmbedder):
+    """Cannot embed what it does not like, and has no way to say so."""
+
+    def embed(self, texts: Sequence[str], kind: str = "document") -> Vectors:
+        if any("broken" in text for text in texts):
+            raise RuntimeError("this is a defect")
+        return super().embed(texts)
+
+
+def test_a_collection_that_has_stopped_is_not_waited_for() -> None:
+    with make_app(BrokenEmbedder("hash")).open() as live:
+        stopped = live.library.collections["notes_found"]
+        live.push("notes", {"id": "one", "body": "broken"})
+        with pytest.raises(ClosedError, match="notes_found"):
+            stopped.wait(lambda: False, 30)
+        live.push("other", {"id": "x", "body": "number 7"})
+        live.library.followed("other_found", 1, 10)
+        with point(live, lookups(live), ["notes_found", "other_found"], [], timeout=30, patience=None) as read:
+            assert not read.consistent
+            assert "has stopped" in read.why
+
+
+def test_two_collections_meet_though_others_write_without_a_pause() -> None:
+    done = threading.Event()
+    with opened() as (live, embedder):
+        embedder.open()
+
+        def writing() -> None:
+            for n in count(1):
+                if done.is_set():
+                    return
+                write(live, "notes", n)
+                write(live, "left", n)
+                live.push("other", {"id": "one", "body": f"number {n}"})
+                write(live, "right", n)
+
+        writer = threading.Thread(target=writing)
+        writer.start()
+        try:
+            for _ in range(30):
+                collections = ["notes_found", "other_found"]
+                with point(live, lookups(live), collections, [], timeout=30, patience=None) as read:
+                    seen = {**state(live, read), "other": max(found(live, read, "other_found"), default=0)}
+                assert read.consistent
+                assert is_prefix(seen, ("notes", "left", "other", "right"))
+        finally:
+            done.set()
+            writer.join()
 
 
 def test_the_newest_of_each_when_asked_for() -> None:

@@ -83,6 +83,30 @@ class TestFollowing:
         assert upto == 2
         assert {one.key: one.body for one in revisions} == {"b": b"1", "a": b"2"}
 
+    def test_rows_up_to_a_change_are_told_as_they_were_then(self, store):
+        store.apply([row("a", "1"), row("b", "1"), row("c", "1")], PUSH, 5)
+        store.apply([row("a", "2"), row("c", None)], PUSH, 6)
+        store.apply([row("b", "2"), row("d", "1")], PUSH, 7)
+
+        def told(after, limit, stop):
+            revisions, upto = store.since(after, limit, 1000, stop)
+            return {one.key: (one.seq, one.body) for one in revisions}, upto
+
+        assert told(0, 10, 3) == ({"a": (1, b"1"), "b": (2, b"1"), "c": (3, b"1")}, 3)
+        assert told(0, 10, 4) == ({"a": (4, b"2"), "b": (2, b"1"), "c": (3, b"1")}, 4)
+        assert told(3, 10, 6) == ({"a": (4, b"2"), "c": (5, None), "b": (6, b"2")}, 6)
+        assert told(3, 1, 6) == ({"a": (4, b"2")}, 4)
+        assert told(6, 10, 6) == ({}, 6)
+        assert told(6, 10, 100) == ({"d": (7, b"1")}, 7)
+
+    def test_what_was_erased_is_not_told_as_it_was(self, store):
+        store.apply([row("a", "secret"), row("b", "1")], PUSH, 5)
+        store.apply([row("a", None)], PUSH, 6)
+        store.erase(["a"])
+        revisions, upto = store.since(0, 10, 1000, 2)
+        assert ({one.key: one.body for one in revisions}, upto) == ({"b": b"1"}, 2)
+        assert [(one.key, one.body) for one in store.since(2, 10, 1000, 3)[0]] == [("a", None)]
+
     def test_pushes_from_many_threads_are_numbered_one_after_the_other(self, store):
         threads = [
             threading.Thread(target=lambda n=n: [store.apply([row(f"{n}-{m}", "1")], PUSH, 1) for m in range(30)])
@@ -180,6 +204,7 @@ def test_a_follower_that_asks_now_and_then_knows_the_table(tmp_path_factory, ope
     path = tmp_path_factory.mktemp("table") / "t.db"
     store, oracle, versions = TableStore(path), {}, {0: {}}
     followed, known = 0, {}
+    behind, then = 0, {}
     seen: list[tuple[int, dict]] = []
     for number, (what, key, value) in enumerate(operations):
         if what == "reopen":
@@ -196,6 +221,10 @@ def test_a_follower_that_asks_now_and_then_knows_the_table(tmp_path_factory, ope
             changes, followed = store.since(followed, 2, 1000)
             known |= {one.key: one.body for one in changes}
             seen.append((followed, {key: body and body.decode() for key, body in known.items()}))
+            rows, behind = store.since(behind, 2, 1000, max(behind, store.seq - 1))
+            then |= {one.key: one.body for one in rows}
+            # Who wants rows as they were has just what the table was at that change.
+            assert {key: body.decode() for key, body in then.items() if body is not None} == versions[behind]
     for one in store.since(followed, 100, 1000)[0]:
         known[one.key] = one.body
     assert {key: body.decode() for key, body in known.items() if body is not None} == oracle == current(store)

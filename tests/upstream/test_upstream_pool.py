@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
-from pathlib import Path
-
-sys.path.append(str(Path(__file__).parents[1] / "chat"))
 
 from scripted_upstream import STALL, ScriptedUpstream, text
 
@@ -34,7 +30,9 @@ def test_a_slow_attempt_is_hedged_and_the_loser_is_closed() -> None:
         while not pool.hedged:
             asked += 1
             answer = await ask(pool, b"%d" % asked)
-            said = [one async for one in answer.chunks()]
+            said = []
+            while came := await answer.events():
+                said += [chunk for _, chunk in came]
             await pool.release(answer)
         await asyncio.to_thread(slow.gone.wait, 10)
         left = sum(one.outstanding for one in pool.servers)

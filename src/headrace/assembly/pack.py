@@ -111,14 +111,14 @@ class Dropped:
         section: The name of its section.
         id: The item's.
         tokens: How many it would have taken, or were cut off.
-        action: "dropped", "cut" or "merged".
+        action: "dropped", "cut" or "merged"; of a pack that was kept also "forgotten": what was erased since then.
         reason: Why, in words.
     """
 
     section: str
     id: str
     tokens: int
-    action: Literal["dropped", "cut", "merged"]
+    action: Literal["dropped", "cut", "merged", "forgotten"]
     reason: str
 
 

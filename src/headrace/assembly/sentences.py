@@ -2,8 +2,8 @@
 
 A sentence ends at `.`, `!`, `?` or `…` (and the quotes and brackets that close with it) before a blank, and at the full
 stops of Chinese, Japanese and Hindi with no blank at all. A full stop ends none after a single letter or a common
-abbreviation, after a number that begins a line, or before a small letter. Marks are looked for one by one, so that the
-time is linear in the text whatever stands in it.
+abbreviation, after a number that begins a line, or before a small letter. Marks are looked for one by one, from the end
+and no further back than `FARTHEST`, so that the time is bounded whatever stands in the text, and however long it is.
 
 Source: after Kiss and Strunk, "Unsupervised Multilingual Sentence Boundary Detection" (2006), whose cases these are,
 with a list in place of what is learned.
@@ -25,18 +25,21 @@ _SHORT = re.compile(
 _NUMBER = re.compile(r"(?:^|\n)[ \t]*\d+\.$")
 _FIRST_WINDOW = 512
 _LONGEST_SHORT = 24
+# An end is looked for this far back: what has none within as much is no prose, and cut there it would be a torso.
+FARTHEST = 32_768
 
 
 def last_end(text: str, most: int) -> int:
     """Where the last sentence ends within the first `most` characters.
 
     Returns:
-        Characters up to there, blanks at the end left out; 0 if no sentence ends so early.
+        Characters up to there, blanks at the end left out; 0 if no sentence ends so early, or none within the last
+        `FARTHEST` characters before that.
     """
     most = min(most, len(text))
-    window, high = _FIRST_WINDOW, most
-    while high > 0:
-        low = max(0, high - window)
+    window, high, least = _FIRST_WINDOW, most, max(0, most - FARTHEST)
+    while high > least:
+        low = max(least, high - window)
         # Looked at a little past its end: whether a blank follows, and what closes with the mark, is told there.
         ends = [found for found in _END.finditer(text, low, min(len(text), high + 8)) if low <= found.start() < high]
         for found in reversed(ends):

@@ -3,7 +3,8 @@
 A scripted model server (`chat_upstream`) answers at fixed times; the same client asks it directly and through
 Headrace, without a context and with a small one (`chat_live`), in turn in the same run. Streams begin on schedule
 (`chat_load`), so many a second that on average a given number of them is open (Little's law). What is added is a
-percentile through Headrace less the same one asked directly, of the same round.
+percentile through Headrace less the same one asked directly, of the same round. Beside it stands a real small model
+where one is installed (`chat_small`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from functools import partial
 import msgspec
 import numpy as np
 
+from headrace.bench import chat_small
 from headrace.bench.chat_live import USERS
 from headrace.bench.chat_load import Streams, load
 from headrace.bench.chat_upstream import tokens
@@ -38,6 +40,7 @@ def run(
     gap: float = GAP,
     count: int = TOKENS,
     seed: int = 1,
+    small: bool = True,
 ) -> Report:
     """Measure.
 
@@ -49,6 +52,7 @@ def run(
         gap: Seconds from each token to the next.
         count: Tokens of an answer.
         seed: Of the questions' numbers.
+        small: Whether the real small model is measured too, where it is installed.
 
     Raises:
         BenchError: An answer was not what the model server said, or was not whole.
@@ -81,6 +85,8 @@ def run(
             for system, child in children.items():
                 spent = 1e3 * (child.ask()["cpu"] - before[system]) / (number * runs)
                 report.add(system, f"{open_} streams: processor time a stream", "ms", [spent])
+    if small:
+        chat_small.add(report, runs)
     report.notes += [
         f"the model server: the first token after {first * 1e3:g} ms, then one every {gap * 1e3:g} ms, {count} in all",
         "latencies are from a stream's scheduled time until its first token, or its end, is with the client; "

@@ -241,7 +241,9 @@ def _replay(commands: Commands) -> None:
         replay.EPILOG,
     )
     command.add_argument("pack", metavar="PACK", help="the pack's id")
-    _app(command)
+    command.add_argument("app", metavar="MODULE:APP", nargs="?", help="the App object, as in myapp:app; not with --url")
+    command.add_argument("--url", metavar="URL", help="a running server, as in http://127.0.0.1:8900")
+    command.add_argument("--api-key-file", metavar="FILE", help="file with the key that the server wants")
     command.add_argument("--data", default=_DEFAULT_DATA, metavar="DIR", help="default: %(default)s")
     command.add_argument("--json", action="store_true", help="all of it, as JSON")
     command.set_defaults(call=replay.replay)

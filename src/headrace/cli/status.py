@@ -45,6 +45,7 @@ def drawn(status: Json) -> str:
         ]
         lines += ["", *_table(("view", "keys", "tiles", "memory"), views)]
     lines += _documents(status)
+    lines += _chat(status.get("chat"))
     age = status["checkpoint_age"]
     checkpoint = "none yet" if age is None else f"{_span(age)} ago"
     lines += ["", f"queue: {status['queue_rows']:,} events; checkpoint: {checkpoint}"]
@@ -69,6 +70,23 @@ def _documents(status: Json) -> list[str]:
     lines = ["", *_table(("table", "rows", "changed", "rejected", "lag", "source"), tables)] if tables else []
     heads = ("collection", "documents", "chunks", "failed", "waiting", "behind", "state")
     return [*lines, "", *_table(heads, collections)] if collections else lines
+
+
+def _chat(chat: Json | None) -> list[str]:
+    """The chat endpoint's model servers, if it has any."""
+    if chat is None:
+        return []
+    servers = [
+        (
+            one["url"],
+            one["model"] or "any",
+            *(f"{one[column]:,}" for column in ("outstanding", "requests", "failures")),
+            "up" if one["up"] else "down",
+        )
+        for one in chat["upstreams"]
+    ]
+    heads = ("upstream", "model", "outstanding", "requests", "failures", "state")
+    return ["", *_table(heads, servers), "", f"chat: {chat['inside']:,} inside, {chat['queue']:,} waiting"]
 
 
 def _lag(lag: Json) -> str:

@@ -7,7 +7,7 @@ of the views are what a model reads when it chooses a tool.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 import polars as pl
 
@@ -62,3 +62,29 @@ class Carrier(Departures):
 class Route(Departures):
     """How a route out of New York is doing now, from `origin` (EWR, JFK or LGA) to `dest` (BOS, LAX, …).
     Delays are in minutes; delayed means over 15."""
+
+
+class Weather(hr.Document):
+    """The latest weather report of a New York airport."""
+
+    id: str
+    text: str
+
+
+weather = app.table(Weather)
+reports = app.collection(
+    "reports", weather, text=["text"], about="Weather reports of the airports.", embed="hash", index="memory:"
+)
+
+# A view that is called is a question, which its class's type does not tell.
+route: Any = Route
+airport: Any = Origin
+
+
+@app.context(budget=1200)
+def trip(origin: str, dest: str, question: str) -> Any:
+    """What is known right now of flying from a New York airport to another."""
+    yield hr.text("Answer the question from what is given here, in one or two sentences.", trusted=True)
+    yield hr.section(route(origin, dest), title=f"The route from {origin} to {dest}", priority=2)
+    yield hr.section(airport(origin), title=f"The airport {origin}")
+    yield hr.section(reports.search(f"{question} {origin}", k=1), floor=60)

@@ -125,6 +125,24 @@ def _arrivals(flights: pl.DataFrame) -> pl.DataFrame:
     return pl.concat(parts).sort("arrived", "origin", "carrier", "flight", maintain_order=True)
 
 
+def weather(at: int, folder: Path | None = None) -> list[dict[str, str]]:
+    """The latest weather report of each New York airport at a moment, as rows of `headrace.demo.app.Weather`."""
+    folder = data_path() if folder is None else folder
+    hour = pl.col("time_hour").str.to_datetime("%Y-%m-%dT%H:%M:%SZ", time_unit="us", time_zone="UTC")
+    read = _csv(folder / "weather.csv").with_columns(time=hour.dt.epoch("us")).filter(pl.col("time") <= at)
+    rows = []
+    for code, name in AIRPORTS.items():
+        for row in read.filter(origin=code).sort("time").tail(1).iter_rows(named=True):
+            said = [f"{row['temp']:.0f} °F"] if row["temp"] is not None else []
+            said += [f"wind {row['wind_speed']:.0f} mph"] if row["wind_speed"] is not None else []
+            said += [f"gusts of {row['wind_gust']:.0f} mph"] if row["wind_gust"] is not None else []
+            said += [f"visibility {row['visib']:g} miles"] if row["visib"] is not None else []
+            said += [f"{row['precip']:g} inches of precipitation in the hour" if row["precip"] else "no precipitation"]
+            text = f"Weather at {name} ({code}) on {new_york(row['time'])}: {', '.join(said)}."
+            rows.append({"id": code, "text": text})
+    return rows
+
+
 def _csv(path: Path) -> pl.DataFrame:
     return pl.read_csv(path, null_values="NA", infer_schema_length=None)
 

@@ -1,6 +1,7 @@
 """`headrace demo`: replay a week of flights, show it live, then ask three questions as a model would.
 
-Then the documents half: the READMEs of what is installed here, searched and watched (`headrace.demo.documents`).
+Then the documents half: the READMEs of what is installed here, searched and watched (`headrace.demo.documents`). At the
+end a model answers a question over what is known now (`headrace.demo.ending`).
 
 The replay pushes from a thread of its own, so that neither the display nor a reader can slow the load; all
 else is in the calling thread, where Ctrl-C arrives.
@@ -134,6 +135,7 @@ def _run(options: Options) -> int:
     )
     from headrace.demo.answers import ask, print_answer
     from headrace.demo.app import app
+    from headrace.demo.ending import conclude
 
     with contextlib.ExitStack() as stack:
         directory = options.data or stack.enter_context(tempfile.TemporaryDirectory(prefix="headrace-demo-"))
@@ -143,15 +145,16 @@ def _run(options: Options) -> int:
         _replay(console, live, year, start, end, options.speed)
         for number, answer in enumerate(ask(live), 1):
             print_answer(console, number, answer)
+        if options.part == "both" and not options.serve:
+            try:
+                _documents(console, options.embed)
+            except MissingDependencyError as error:
+                console.print()
+                console.print(f"The documents half is left out: {error}", style="yellow", highlight=False, markup=False)
+        conclude(console, live, folder)
         if options.serve:
             _stay(console, live, year)
             return 0
-    if options.part == "both":
-        try:
-            _documents(console, options.embed)
-        except MissingDependencyError as error:
-            console.print()
-            console.print(f"The documents half is left out: {error}", style="yellow", highlight=False, markup=False)
     _say_how_to_go_on(console, options)
     return 0
 

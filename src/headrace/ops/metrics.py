@@ -22,6 +22,8 @@ from prometheus_client.metrics_core import (
 )
 from prometheus_client.registry import Collector
 
+from headrace.ops import chat_metrics
+
 if TYPE_CHECKING:
     from headrace.runners.tally import Histogram
     from headrace.serving.stats import Stats
@@ -60,9 +62,10 @@ class HttpTally:
 class StatsCollector(Collector):
     """The metrics of one moment's statistics."""
 
-    def __init__(self, stats: Stats, tally: HttpTally) -> None:
+    def __init__(self, stats: Stats, tally: HttpTally, chat: chat_metrics.ChatFigures | None = None) -> None:
         self._stats = stats
         self._tally = tally
+        self._chat = chat
 
     def describe(self) -> list[Metric]:
         """Nothing: the names need not be known before the first scrape."""
@@ -74,8 +77,11 @@ class StatsCollector(Collector):
         yield from self._views()
         yield from self._tables()
         yield from self._collections()
+        yield from self._enrichments()
+        yield from self._memories()
         yield from self._engine()
         yield from self._requests()
+        yield from chat_metrics.metrics(self._chat)
 
     def _streams(self) -> Iterator[Metric]:
         streams = self._stats.streams
@@ -166,6 +172,45 @@ class StatsCollector(Collector):
         up = {name: float(one.problem is None) for name, one in found.items()}
         yield _gauge("headrace_collection_up", "0 while something is in the collection's way.", "collection", up)
 
+    def _memories(self) -> Iterator[Metric]:
+        made = CounterMetricFamily(
+            "headrace_memory_summaries", "Summaries made, by what made them.", labels=["memory", "by"]
+        )
+        for memory, one in self._stats.memories.items():
+            for by, count in one.summaries.items():
+                made.add_metric([memory, by], count)
+        yield made
+        failed = {name: one.failed for name, one in self._stats.memories.items()}
+        help_ = "Summaries that the function or the model did not make, which were extracted."
+        yield _counter("headrace_memory_summaries_failed", help_, "memory", failed)
+
+    def _enrichments(self) -> Iterator[Metric]:
+        found = self._stats.enrichments
+        for name, help_ in {
+            "events": "Events that came out of asking a model, since the start.",
+            "calls": "Calls that models answered, since the start.",
+            "cached": "Events that were answered without a call, since the start.",
+            "wrong": "Answers that could not be used and were asked for again, since the start.",
+            "failed": "Events that became dead letters, since the start.",
+            "cost": "What calls cost, in the currency of the prices, since the start.",
+        }.items():
+            counts = {stream: getattr(one, name) for stream, one in found.items()}
+            yield _counter(f"headrace_enrich_{name}", help_, "stream", counts)
+        tokens = CounterMetricFamily("headrace_enrich_tokens", "Tokens of calls.", labels=["stream", "direction"])
+        for stream, one in found.items():
+            tokens.add_metric([stream, "read"], one.read)
+            tokens.add_metric([stream, "written"], one.written)
+        yield tokens
+        for name, help_ in {"waiting": "Events that have not come out.", "running": "Calls under way."}.items():
+            values = {stream: getattr(one, name) for stream, one in found.items()}
+            yield _gauge(f"headrace_enrich_{name}", help_, "stream", values)
+        lags = {stream: one.lag for stream, one in found.items()}
+        yield _gauge("headrace_enrich_lag_seconds", "How long the oldest of them has waited.", "stream", lags)
+        up = {stream: float(one.problem is None) for stream, one in found.items()}
+        yield _gauge("headrace_enrich_up", "0 while something is in the way of asking.", "stream", up)
+        paused = {stream: float(one.pause is not None) for stream, one in found.items()}
+        yield _gauge("headrace_enrich_paused", "1 while the rate or a budget is waited for.", "stream", paused)
+
     def _engine(self) -> Iterator[Metric]:
         stats = self._stats
         yield GaugeMetricFamily("headrace_ready", "1 if the app can take and answer.", value=float(stats.ready))
@@ -208,19 +253,22 @@ class StatsCollector(Collector):
         yield histogram
 
 
-def exposition(stats: Stats, tally: HttpTally, accept: str = "") -> tuple[bytes, str]:
+def exposition(
+    stats: Stats, tally: HttpTally, accept: str = "", chat: chat_metrics.ChatFigures | None = None
+) -> tuple[bytes, str]:
     """The metrics in the format that a scraper asks for.
 
     Args:
         stats: What `live.stats()` says.
         tally: The requests so far.
         accept: The scraper's `Accept` header.
+        chat: Those of the chat endpoint, if there is one.
 
     Returns:
         The text and its Content-Type.
     """
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(StatsCollector(stats, tally))
+    registry.register(StatsCollector(stats, tally, chat))
     # Of the header only what is asked for is handed on: the library fails on a version that it cannot read.
     encode, media_type = choose_encoder(f"{_OPENMETRICS}; version=1.0.0" if _OPENMETRICS in accept else "")
     return encode(registry), media_type

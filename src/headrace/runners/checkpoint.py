@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -126,6 +126,8 @@ class Checkpointer:
         self.written = 0
         self.rows = 0
         self.last = time.monotonic()
+        # How much of the push log nobody else needs, given what the checkpoints do not.
+        self.floor: Callable[[int], int] = lambda upto: upto
 
     def begin(
         self, machines: Mapping[str, ViewMachine], seen: Mapping[str, Any], streams: Mapping[str, StreamState]
@@ -211,4 +213,4 @@ class Checkpointer:
         self.last = time.monotonic()
         position = checkpoint.meta["positions"].get("push")
         if position is not None:
-            self._log.truncate(position)
+            self._log.truncate(self.floor(position))

@@ -139,6 +139,11 @@ class Engine:
                 history.trim(floor)
         return history if floor is not None and seen.get(PUSH, 0) > floor else None
 
+    def versions(self) -> list[int]:
+        """The pushes behind which features can be read, in their order."""
+        with self.lock:
+            return [*(self.history.pushes() if self.history else ()), self.applied.get(PUSH, 0)]
+
     def _prepare(
         self,
         stream: Stream,

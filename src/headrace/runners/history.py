@@ -98,6 +98,10 @@ class History:
         for back, commit in enumerate(reversed(self._commits), 1):
             yield Version(commit.before, back)
 
+    def pushes(self) -> list[int]:
+        """The pushes behind which the versions are, but for the newest, in their order."""
+        return [int(commit.before.get(PUSH, 0)) for commit in self._commits]
+
     def undos(self, view: str, back: int) -> list[Undo]:
         """What undoes the last `back` commits of a view, the newest first."""
         found: list[Undo] = []

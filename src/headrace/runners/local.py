@@ -40,9 +40,10 @@ from headrace.sources.base import Source, Writable
 from headrace.stores.datadir import DataDir
 from headrace.stores.dead_letters import DeadLetters
 from headrace.stores.journal import Journal
-from headrace.stores.log import FileLog, MemoryLog, PushLog, Record
+from headrace.stores.log import Record
 from headrace.stores.online.base import OnlineStore, RemoteStore
 from headrace.stores.published import Published
+from headrace.stores.tail import push_log
 from headrace.units import SECOND
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ class LocalRunner:
             else DeadLetters(self._dir.dead_letters)
         )
         self.setaside = SetAside(self.dead_letters, self.app.clock.now, self.app.streams)
-        self.log: PushLog = MemoryLog(self._deliver) if self._dir is None else FileLog(self._dir.log, self._deliver)
+        self.log = push_log(self._dir, self._deliver, kept=bool(self.app.enrichments))
         journal = None if self._dir is None else Journal(self._dir.journal)
         restored = restore(self.app, journal, self.log)
         self.engine = Engine(self.app, restored, self.setaside, WallClock().now)
@@ -157,7 +158,7 @@ class LocalRunner:
 
     def follow_order(self, order: WriteOrder) -> None:
         """From now on pushes are noted in an order of all writes; to be called before the start."""
-        order.begin(self.log.position, lambda: self.engine.applied.get(PUSH, 0))
+        order.begin(self.log.position, lambda: self.engine.applied.get(PUSH, 0), self.engine.versions)
         self._order = order
 
     def keep_history(self) -> None:
@@ -223,8 +224,8 @@ class LocalRunner:
                 self._working = works[0].created
                 for part in self._parts(works):
                     self._uninterrupted(part)
+                    self._count(len(part))  # who waits for a part of it need not wait for all
                 self._working = None
-                self._count(len(works))
                 if not self.inbox.closed:
                     self.inbox.rest(min(time.monotonic() - started, _LONGEST_REST), _ENOUGH_ROWS)
             elif self.inbox.closed:
@@ -334,9 +335,8 @@ class LocalRunner:
 
     def _stream_figures(self, name: str) -> StreamFigures:
         state, engine = self.engine.streams[name], self.engine
-        lag: dict[str, int] = {}
+        lag, fed = dict[str, int](), 0
         problem = None
-        fed = 0
         for feeder in self._feeders:
             if feeder.stream == name:
                 lag |= feeder.lag()

@@ -26,7 +26,7 @@ from typing import Protocol
 # Writes to tables that are kept; collections that are further behind are not read at one point with anything else.
 _MOST = 4096
 # In so many places an engine's batch is parted at most, that versions may end where cuts may be.
-_MOST_PARTS = 8
+_MOST_PARTS = 4
 _ALL = 1 << 62
 
 
@@ -41,6 +41,15 @@ class Entry:
     before: int
     seq: int
     pushed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A place between two writes to tables: behind the push `first`, and at the push `last` at the latest."""
+
+    first: int
+    last: int
+    numbers: Mapping[str, int]
 
 
 class Follower(Protocol):
@@ -61,18 +70,13 @@ class Followed:
 
 @dataclass(frozen=True)
 class Hindrance:
-    """Why there is no cut, and what to wait for.
+    """Why there is no cut.
 
     Attributes:
-        name: A collection, or with `noted` a table; empty for the engine.
-        upto: The number, or the push, that it has to reach.
         token: Whether there is a cut, but not behind the write that was to be seen.
     """
 
     why: str
-    name: str = ""
-    upto: int = 0
-    noted: bool = False
     token: bool = False
 
 
@@ -113,8 +117,7 @@ class Cuts:
         """Who holds the cut back, as what is in the way."""
         if self.follower is None:
             return Hindrance(why, token=token)
-        whole = f"{self.follower.name} has not followed {self.follower.table} so far: {why}"
-        return Hindrance(whole, self.follower.name, self.entries[self.high].seq, token=token)
+        return Hindrance(f"{self.follower.name} has not followed {self.follower.table} so far: {why}", token=token)
 
     @property
     def needed(self) -> int:
@@ -138,7 +141,8 @@ class WriteOrder:
 
     def __init__(self, tables: Mapping[str, int]) -> None:
         self.pushed = 0
-        self._lock = threading.Condition(threading.Lock())
+        self.versions: Callable[[], list[int]] = list
+        self._lock = threading.Lock()
         self._seen: Callable[[], int] = lambda: _ALL
         self._entries: deque[Entry] = deque()
         self._last = dict(tables)
@@ -147,11 +151,19 @@ class WriteOrder:
         self._begun: dict[int, int] = {}
         self._number = 0
         self._followers: dict[str, list[Follower]] = {}
+        self._marks: list[int] = []
 
-    def begin(self, pushed: int, seen: Callable[[], int]) -> None:
-        """Pushes are noted from here on: the position of the last one, and of the last one that features have."""
+    def begin(self, pushed: int, seen: Callable[[], int], versions: Callable[[], list[int]]) -> None:
+        """Pushes are noted from here on.
+
+        Args:
+            pushed: The position of the last one.
+            seen: Of the last one that features have.
+            versions: Of those behind which features can be read, in their order.
+        """
         self.pushed = pushed
         self._seen = seen
+        self.versions = versions
 
     def follow(self, table: str, follower: Follower) -> None:
         """From now on, somebody follows a table."""
@@ -172,7 +184,6 @@ class WriteOrder:
             with self._lock:
                 self._note(table, after)
                 del self._begun[mark]
-                self._lock.notify_all()
 
     def _note(self, table: str, seq: int) -> None:
         before, pushed = self._last[table], self.pushed
@@ -200,38 +211,81 @@ class WriteOrder:
     # -- for readers -----------------------------------------------------------------------------------------------
 
     def cuts(self, moments: Iterable[Followed]) -> Cuts | Hindrance:
-        """Where a cut may be, given moments of collections; or what is in the way."""
+        """Where a cut may be, given moments of collections, which have followed nothing but what is noted."""
         with self._lock:
             self._prune()
             entries, last, base, least = list(self._entries), dict(self._last), dict(self._base), self._least
         cuts = Cuts(entries, least, 0, len(entries), False, last, None)
         for one in moments:
             if one.position < base[one.table]:
-                why = f"{one.name} is still catching up with what came before all that is known"
-                return Hindrance(why, one.name, base[one.table])
-            if one.position > last[one.table]:
-                return Hindrance(f"a write to {one.table} is just ending", one.table, one.position, noted=True)
+                return Hindrance(f"{one.name} is still catching up with what came before all that is known")
             _narrow(cuts, one)
         if cuts.low > cuts.high:
             assert cuts.follower is not None
-            why = f"{cuts.follower.name} is behind other collections"
-            return Hindrance(why, cuts.follower.name, entries[cuts.high].seq)
+            return Hindrance(f"{cuts.follower.name} is behind other collections")
         return cuts
 
-    def wait(self, table: str, seq: int, timeout: float) -> bool:
-        """Waits until the write with a number has its place."""
+    def before(self, pushed: int, tables: Mapping[str, int]) -> tuple[int, dict[str, int]]:
+        """What stands before the last of some writes, and they themselves: a push, and the numbers of tables.
+
+        Args:
+            pushed: One of the writes, if it is a push; else 0.
+            tables: The others, by table, as the number of a change.
+        """
         with self._lock:
-            return self._lock.wait_for(lambda: self._last[table] >= seq, timeout)
+            entries = list(self._entries)
+        places = [n for n, one in enumerate(entries) if one.pushed < pushed or one.before < tables.get(one.table, 0)]
+        found = dict(tables)
+        if not places:
+            return pushed, found  # what is forgotten has been seen by all
+        last = entries[places[-1]]
+        whole = places[-1] if last.before < tables.get(last.table, 0) and last.pushed >= pushed else places[-1] + 1
+        for one in entries[:whole]:
+            found[one.table] = max(found.get(one.table, 0), one.seq)
+        return max(pushed, last.pushed), found
+
+    def last(self, table: str) -> int:
+        """The number of a table's last change that has its place."""
+        with self._lock:
+            return self._last[table]
+
+    def mark(self, aims: Mapping[str, int] | None, versions: Sequence[int]) -> Place:
+        """Chooses a place between writes, and keeps it until `unmark`: features can be read as they were there.
+
+        Args:
+            aims: By table, the number before which the place may not be; None for the place behind all that is noted.
+            versions: The pushes behind which features can be read, in their order.
+        """
+        with self._lock:
+            entries = list(self._entries)
+            cut = len(entries) if aims is None else _first_cut(entries, aims)
+            while cut < len(entries) and not _within(versions, self._behind(entries, cut), entries[cut].pushed):
+                cut += 1
+            numbers = dict(self._last)
+            for one in reversed(entries[cut:]):
+                numbers[one.table] = one.before
+            # A version that ends at the last place is still to come, if it is not there.
+            last = self.pushed if cut == len(entries) else entries[cut].pushed
+            self._marks.append(last)
+            return Place(self._behind(entries, cut), last, numbers)
+
+    def _behind(self, entries: Sequence[Entry], cut: int) -> int:
+        return max(self._least, entries[cut - 1].pushed if cut else 0)
+
+    def unmark(self, place: Place) -> None:
+        """A place is needed no more."""
+        with self._lock:
+            self._marks.remove(place.last)
 
     # -- for the engine --------------------------------------------------------------------------------------------
 
     def floor(self) -> int | None:
         """The push position of the oldest cut that somebody may need; None while nothing is on its way."""
-        if not self._entries and not self._begun:
+        if not self._entries and not self._begun and not self._marks:
             return None
         with self._lock:
             self._prune()
-            found = list(self._begun.values())
+            found = [*self._begun.values(), *self._marks]
             for table, followers in self._followers.items():
                 position = min(one.position for one in followers)
                 found += [one.pushed for one in self._entries if one.table == table and one.seq > position][:1]
@@ -239,7 +293,7 @@ class WriteOrder:
 
     def parts(self, after: int, upto: int) -> list[int]:
         """Push positions at which a batch, from `after` to `upto`, had best be parted."""
-        if not self._entries:
+        if not self._entries and not self._marks:
             return []
         with self._lock:
             inside = {one.pushed for one in self._entries if after < one.pushed < upto and one.table in self._followers}
@@ -250,6 +304,7 @@ class WriteOrder:
                     for table, aimed in aims
                 }
                 inside &= wanted
+            inside.update(one for one in self._marks if after < one < upto)
         return sorted(inside)
 
 
@@ -273,3 +328,14 @@ def _narrow(cuts: Cuts, moment: Followed) -> None:
             cuts.follower, cuts.low = behind, high + 1
         cuts.inside = cuts.inside or inside
     cuts.low = max(cuts.low, low)
+
+
+def _first_cut(entries: Sequence[Entry], aims: Mapping[str, int]) -> int:
+    """How many writes come before the first place that is not before any of the aims."""
+    behind = [place for place, one in enumerate(entries, 1) if one.before < aims.get(one.table, 0)]
+    return behind[-1] if behind else 0
+
+
+def _within(sorted_: Sequence[int], first: int, last: int) -> bool:
+    place = bisect_left(sorted_, first)
+    return place < len(sorted_) and sorted_[place] <= last

@@ -15,10 +15,12 @@ from headrace.serving.changes_hub import ALL, Hub, Told
 from headrace.serving.pack_watch import PackWatch
 
 if TYPE_CHECKING:
+    from headrace.runners.library.memory import LiveMemory
     from headrace.runners.library.table import LiveTable
     from headrace.serving.live import Live
 
 FEATURES, DOCUMENT, ROW, PACK = "features", "document", "row", "pack"
+MEMORY = "memory"
 Flipped = Callable[[Sequence[str], Sequence[str], int], None]
 _ROWS_AT_ONCE = 1_000
 _BYTES_AT_ONCE = 4 << 20
@@ -73,7 +75,7 @@ class Sources:
             self.hub.report(kind, name, keys, details)
 
     def listen(self, kind: str, name: str, call: Callable[[Sequence[Any]], None]) -> Callable[[], None] | None:
-        """Calls back with the keys of a view, or the documents of a collection, that have changed.
+        """Calls back with the keys of a view, the documents of a collection or the sessions of a memory that changed.
 
         Returns:
             How to stop it; None if the engine runs elsewhere, and what changes is not known here.
@@ -81,6 +83,8 @@ class Sources:
         if kind == FEATURES:
             listeners = self._live.view_listeners()
             return None if listeners is None else _listen_view(listeners, name, call)
+        if kind == MEMORY:
+            return _listen_memory(self._live.library.memories[name], call)
         return self._collection(name, lambda written, gone, _: call([*written, *gone]))
 
     def _view(self, name: str) -> Callable[[], None]:
@@ -191,6 +195,15 @@ def _listen_view(
 
     def stop() -> None:
         listeners[name] = [one for one in listeners.get(name, ()) if one is not call]
+
+    return stop
+
+
+def _listen_memory(memory: LiveMemory, call: Callable[[Sequence[Any]], None]) -> Callable[[], None]:
+    memory.listeners = [*memory.listeners, call]
+
+    def stop() -> None:
+        memory.listeners = [one for one in memory.listeners if one is not call]
 
     return stop
 

@@ -1,4 +1,4 @@
-"""`GET /v1/changes`: server-sent events of what is subscribed to, and `GET /v1/packs/{id}`.
+"""`GET /v1/changes`: server-sent events of what is subscribed to, and `GET /v1/packs/{id}`, with its replay.
 
 An event's id is the hub's name and a number, so a client that comes back with Last-Event-ID goes on where it was, or is
 told to read everything again (`reset`). What is told of a key is read when it is told: whoever reads slowly gets fewer
@@ -21,6 +21,7 @@ from starlette.types import Receive, Scope, Send
 from headrace.errors import ClosedError, HeadraceError, InputError, nearest
 from headrace.serving.change_sources import wanted
 from headrace.serving.changes_hub import MOST_SUBJECTS, Hub, Subscription, Taken, Told
+from headrace.serving.options import from_query
 from headrace.serving.problems import BUSY, ProblemError
 from headrace.serving.service import Service
 
@@ -34,6 +35,10 @@ _HEADERS = [
     (b"cache-control", b"no-store"),
     (b"x-accel-buffering", b"no"),  # a proxy that gathers what it passes on would hold events back
 ]
+_GAPS = {
+    "reset": {"detail": "what changed since that Last-Event-ID is no longer known here; read everything again"},
+    "lost": {"detail": "more has changed than is kept for a reader that slow; read everything again"},
+}
 _encode = msgspec.json.Encoder(enc_hook=str).encode
 
 
@@ -151,7 +156,7 @@ class EventStream(Response):
             told = f"id: {self._hub.name}-{number}\n" if first or not self._subscription.pending else ""
             await _write(send, f"event: ready\n{told}data: ".encode() + _encode({"subscribed": subscribed}) + b"\n\n")
             if first:
-                await _write(send, _event(first, f"{self._hub.name}-{number}", {}))
+                await _write(send, _event(first, f"{self._hub.name}-{number}", _GAPS[first]))
             while not gone.done() and not streams.ending:
                 if not await self._tell(send):
                     break
@@ -185,7 +190,7 @@ class EventStream(Response):
         return self._told(taken)
 
     def _told(self, taken: Taken) -> bytes:
-        events = [_event(taken.gap, f"{self._hub.name}-{taken.number}", {})] if taken.gap else []
+        events = [_event(taken.gap, f"{self._hub.name}-{taken.number}", _GAPS[taken.gap])] if taken.gap else []
         events += [self._one(one) for one in taken.changes]
         return b"".join(events)
 
@@ -217,6 +222,17 @@ def _event(name: str, number: str, data: Any) -> bytes:
 
 async def pack(service: Service, request: Request) -> Response:
     """`GET /v1/packs/{id}`: a pack that was given out, as it was."""
+    from_query(request.scope["query_string"], ())
     found = await service.others.run(service.live.pack, request.path_params["id"])
-    body = msgspec.json.encode(found.to_dict())
+    return _plain(found.to_dict())
+
+
+async def replay(service: Service, request: Request) -> Response:
+    """`GET /v1/packs/{id}/replay`: a pack made again as of then, and compared with now."""
+    from_query(request.scope["query_string"], ())
+    return _plain(await service.waits.run(service.live.replay, request.path_params["id"]))
+
+
+def _plain(value: dict[str, Any]) -> Response:
+    body = msgspec.json.encode(value, enc_hook=str)
     return Response(body, headers={"cache-control": "no-store"}, media_type="application/json")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import time
 import uuid
 from collections.abc import Mapping
 from contextlib import aclosing
@@ -23,9 +24,10 @@ from starlette.types import Receive, Scope, Send
 
 from headrace.declarations import RESERVED
 from headrace.errors import ConfigError, HeadraceError, InputError, UnknownNameError
+from headrace.ops.chat_metrics import ChatFigures, ChatTally
 from headrace.serving.body import DisconnectedError
 from headrace.serving.chat_request import ChatRequest
-from headrace.serving.chat_run import Conversation
+from headrace.serving.chat_run import DONE, Conversation, event
 from headrace.serving.problems import BUSY, INTERNAL, ProblemError, kind_of, problem_of
 from headrace.serving.service import JSON, NO_STORE, Service, answer, log
 from headrace.serving.service import Pool as Threads
@@ -39,8 +41,8 @@ if TYPE_CHECKING:
     from headrace.assembly.pack import Pack
     from headrace.serving.live import Live
 
+CONTEXT_SECONDS = 10.0
 _EVENTS = (b"content-type", b"text/event-stream; charset=utf-8")
-_DONE = b"data: [DONE]\n\n"
 
 
 class ChatEngine:
@@ -55,6 +57,7 @@ class ChatEngine:
         self.pool = Pool(chat.upstreams)
         self.admission = Admission(self.pool.limit, chat.queue)
         self.pool.on_change = self.admission.turn
+        self.tally = ChatTally()
         self._threads = Threads(16)
 
     def priority(self, request: ChatRequest) -> int:
@@ -67,10 +70,10 @@ class ChatEngine:
 
     async def conversation(self, request: ChatRequest, deadline: float) -> Conversation:
         """The conversation of a request, with its context read."""
-        pack = await self._packed(request)
+        pack = await self._packed(request, deadline)
         return Conversation(self.live, self.chat, self.pool, request, pack, deadline)
 
-    async def _packed(self, request: ChatRequest) -> Pack | None:
+    async def _packed(self, request: ChatRequest, deadline: float) -> Pack | None:
         wanted = request.wanted
         name = wanted.context or self.chat.context
         if name is None:
@@ -86,7 +89,8 @@ class ChatEngine:
                 "they stand beside `arguments`, in `headrace` itself"
             )
         options = {label: getattr(wanted, label) for label in ("budget", "max_age", "on_stale", "after")}
-        work = functools.partial(self.live.context, name, **options, **arguments)
+        left = max(0.0, deadline - asyncio.get_running_loop().time())
+        work = functools.partial(self.live.context, name, timeout=min(CONTEXT_SECONDS, left), **options, **arguments)
         return await self._threads.run(work)
 
     async def close(self) -> None:
@@ -103,11 +107,47 @@ async def completions(service: Service, request: Request) -> Response:
     except DisconnectedError:
         raise
     except HeadraceError as error:
-        return refused(error)
+        response = refused(error)
+        if service.chat is not None:
+            service.chat.tally.ended(response.status_code)
+        return response
+
+
+def start(service: Service) -> None:
+    """Make the chat endpoint as the server starts, so that its first request is as quick as the others.
+
+    What is in its way is logged, and told to whoever asks: the rest of the app is of use without it.
+    """
+    chat = service.live.app.endpoint
+    if chat is None or not chat.upstreams:
+        return
+    try:
+        engine(service).pool.start()
+    except ConfigError as error:
+        log.warning("no chat: %s", error)
+
+
+def figures(service: Service) -> ChatFigures | None:
+    """What the chat endpoint counts, or None if there is none; on the event loop's thread."""
+    found: ChatEngine | None = service.chat
+    if found is None:
+        return None
+    tally, pool = found.tally, found.pool
+    return ChatFigures(
+        requests=dict(tally.requests),
+        tokens=dict(tally.tokens),
+        queue=found.admission.waiting,
+        inside=found.admission.inside,
+        retries=pool.retried,
+        hedges=pool.hedged,
+        upstreams=pool.figures(),
+        first=tuple(tally.first),
+        first_seconds=tally.first_seconds,
+    )
 
 
 def engine(service: Service) -> ChatEngine:
-    """The chat endpoint, made when it is first asked.
+    """The chat endpoint, made as the server starts, or when it is first asked.
 
     Raises:
         ProblemError: The app has none, or no model server.
@@ -134,6 +174,8 @@ class ChatAnswer(Response):
         super().__init__()
         self._engine, self._request = chat, request
         self._begun = False
+        self._since = time.monotonic()
+        self._status = 200
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's
         work = asyncio.ensure_future(self._answer(send))
@@ -147,6 +189,7 @@ class ChatAnswer(Response):
             with contextlib.suppress(asyncio.CancelledError):
                 await gone
             await asyncio.wait({work})
+            self._engine.tally.ended(self._status if finished else 499)
         if not finished:
             raise DisconnectedError
         work.result()
@@ -158,35 +201,47 @@ class ChatAnswer(Response):
             wait = min(chat.chat.wait, chat.chat.time_limit)
             async with chat.admission.enter(chat.priority(request), wait):
                 conversation = await chat.conversation(request, deadline)
-                async with asyncio.timeout_at(deadline):
-                    if request.stream:
-                        await self._stream(conversation, send)
-                    else:
-                        await answer(send, msgspec.json.encode(await conversation.whole()))
+                try:
+                    async with asyncio.timeout_at(deadline):
+                        if request.stream:
+                            await self._stream(conversation, send)
+                        else:
+                            await self._whole(conversation, send)
+                finally:
+                    chat.tally.used(conversation.used)
         except TimeoutError:
             await self._fail(send, _late(chat.chat.time_limit))
         except Exception as error:  # noqa: BLE001 - each becomes an answer in OpenAI's form; ours are logged there
             await self._fail(send, error)
 
+    async def _whole(self, conversation: Conversation, send: Send) -> None:
+        body = msgspec.json.encode(await conversation.whole())
+        self._begins()
+        await answer(send, body)
+
+    def _begins(self) -> None:
+        self._begun = True
+        self._engine.tally.began(time.monotonic() - self._since)
+
     async def _stream(self, conversation: Conversation, send: Send) -> None:
-        async with aclosing(conversation.chunks()) as chunks:
-            async for chunk in chunks:
+        async with aclosing(conversation.events()) as events:
+            async for data in events:
                 if not self._begun:
-                    self._begun = True
+                    self._begins()
                     await send({"type": "http.response.start", "status": 200, "headers": [_EVENTS, NO_STORE]})
-                await _event(send, chunk)
-        await send({"type": "http.response.body", "body": _DONE, "more_body": False})
+                await send({"type": "http.response.body", "body": data, "more_body": not data.endswith(DONE)})
 
     async def _fail(self, send: Send, error: Exception) -> None:
         if not self._begun:
             response = refused(error)
+            self._status = response.status_code
             headers = [one for one in response.raw_headers if one[0] not in (b"content-type", b"content-length")]
             headers = [one for one in headers if one[0] != b"cache-control"]
             await answer(send, bytes(response.body), response.status_code, JSON, headers)
             return
         # What has been sent cannot be taken back; without [DONE] a client knows that it is not whole.
-        await _event(send, form(error)[1])
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        self._status, body = form(error)
+        await send({"type": "http.response.body", "body": event(body), "more_body": False})
 
 
 def refused(error: Exception) -> Response:
@@ -225,11 +280,6 @@ def _late(seconds: float) -> UpstreamError:
         again=False,
         code="time_limit",
     )
-
-
-async def _event(send: Send, value: Any) -> None:
-    body = b"data: " + msgspec.json.encode(value) + b"\n\n"
-    await send({"type": "http.response.body", "body": body, "more_body": True})
 
 
 async def _disconnected(receive: Receive) -> None:

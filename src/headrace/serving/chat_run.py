@@ -10,9 +10,9 @@ round that the bounds allow is not offered the app's tools, so that there is an 
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 TOOLS_AT_ONCE = 8
 TOOL_SECONDS = 10.0
 _MOST_RESULT = 64_000  # characters of one tool's answer
+
+# Numbers of a pack have few digits; what is longer is none of them.
+_CITED = re.compile(r"\[(\d{1,6}(?:\s{0,4},\s{0,4}\d{1,6}){0,63})\]", re.ASCII)
+DONE = b"data: [DONE]\n\n"
 
 Json = dict[str, Any]
 
@@ -62,6 +66,7 @@ class Conversation:
             self._ours = [one for one in live.tools() if one["function"]["name"] not in self._theirs]
         self._usage = Usage()
         self._ran: list[Json] = []
+        self._said: list[str] = []
         self._rounds = 0
         self._asked = 0
         self._head: Json = {}
@@ -84,6 +89,7 @@ class Conversation:
             calls = ToolCalls()
             size = calls.add(message.get("tool_calls") or ())
             text = message.get("content")
+            self._said += [text] if isinstance(text, str) else []
             self._usage.add(body.get("usage"), self._asked, size + len(str(text or "").encode()))
             whole = calls.whole()
             if self._is_ours(whole, last):
@@ -97,47 +103,66 @@ class Conversation:
                 message["content"] = "\n\n".join([*said, *([text] if isinstance(text, str) and text else [])])
             return body | {"usage": self._usage.total(), "headrace": self._told()}
 
-    async def chunks(self) -> AsyncGenerator[Json, None]:
-        """The answer as it comes: the chunks of a stream; the last one carries `headrace`.
+    async def events(self) -> AsyncGenerator[bytes, None]:
+        """The answer as it comes: the events of a stream, those together that came together.
+
+        The last chunk carries `headrace`; what is yielded last ends with DONE.
 
         Raises:
             UpstreamError: No model server answered, or one failed in the middle.
         """
         while True:
-            last = self._is_last()
-            calls, end, text = ToolCalls(), None, []
-            said: Any = None
-            size = 0
+            last, part = self._is_last(), _Round()
             answer = await self._open(last, stream=True)
             try:
-                async with aclosing(answer.chunks()) as chunks:
-                    async for chunk in chunks:
-                        said = chunk.pop("usage", None) or said
-                        for choice in chunk["choices"][:1]:
-                            delta = choice.get("delta") or {}
-                            size += calls.add(delta.pop("tool_calls", None) or ())
-                            if isinstance(content := delta.get("content"), str):
-                                text.append(content)
-                                size += len(content.encode())
-                            if choice.get("finish_reason"):
-                                end = chunk
-                            elif _says(delta):
-                                yield self._own(chunk)
+                while came := await answer.events():
+                    said = [made for raw, chunk in came if (made := self._passed(part, raw, chunk))]
+                    if said:
+                        yield b"".join(said)
             except UpstreamError as error:
                 failed(answer.server, error)
                 raise
             finally:
                 await self._pool.release(answer)
-            self._usage.add(said, self._asked, size)
-            whole = calls.whole()
+            self._usage.add(part.usage, self._asked, part.size)
+            self._said.append("".join(part.text))
+            whole = part.calls.whole()
             if self._is_ours(whole, last):
-                if end is not None and (rest := self._without_end(end)) is not None:
-                    yield rest
-                await self._run("".join(text) or None, whole)
+                if part.end is not None and (rest := self._without_end(part.end)) is not None:
+                    yield event(rest)
+                await self._run("".join(part.text) or None, whole)
                 continue
-            for chunk in self._ended(end, whole):
-                yield chunk
+            yield b"".join([*(event(chunk) for chunk in self._ended(part.end, whole)), DONE])
             return
+
+    def _passed(self, part: _Round, raw: bytes, chunk: Json) -> bytes | None:
+        """What a chunk tells the client now: the bytes that came, if nothing in them has to be different."""
+        same = b"\n" not in raw
+        if "usage" in chunk:
+            part.usage = chunk.pop("usage") or part.usage
+            same = False
+        if not chunk["choices"]:
+            return None
+        choice = chunk["choices"][0]
+        delta = choice.get("delta") or {}
+        if "tool_calls" in delta:
+            part.size += part.calls.add(delta.pop("tool_calls") or ())
+            same = False
+        if isinstance(content := delta.get("content"), str):
+            part.text.append(content)
+            part.size += len(content.encode())
+        if choice.get("finish_reason"):
+            part.end = chunk
+            return None
+        if not _says(delta):
+            return None
+        same = self._is_own(chunk, delta) and same
+        return b"data: " + raw + b"\n\n" if same else event(self._own(chunk))
+
+    @property
+    def used(self) -> Json:
+        """The tokens of all rounds until now."""
+        return self._usage.total()
 
     # -- a round ---------------------------------------------------------------------------------------------------
 
@@ -232,6 +257,11 @@ class Conversation:
             (chunk["choices"][0].get("delta") or {}).pop("role", None)
         return chunk | self._head
 
+    def _is_own(self, chunk: Json, delta: Json) -> bool:
+        """Whether `_own` would leave a chunk as it is."""
+        head = self._head
+        return bool(head) and "role" not in delta and all(chunk.get(name) == value for name, value in head.items())
+
     def _without_end(self, chunk: Json) -> Json | None:
         choice = chunk["choices"][0]
         if not _says(choice.get("delta") or {}):
@@ -259,7 +289,7 @@ class Conversation:
         pack = self._pack
         told: Json = {
             "pack": pack.id if pack is not None else None,
-            "citations": citations(pack) if pack is not None else [],
+            "citations": citations(pack, "\n".join(self._said)) if pack is not None else [],
             "tools": self._ran,
         }
         if self._usage.doubted:
@@ -267,18 +297,42 @@ class Conversation:
         return told
 
 
-def citations(pack: Pack) -> list[Json]:
-    """What the numbers in a pack stand for."""
-    return [
+class _Round:
+    """What a streamed round has said so far."""
+
+    def __init__(self) -> None:
+        self.calls = ToolCalls()
+        self.end: Json | None = None
+        self.text: list[str] = []
+        self.usage: Any = None
+        self.size = 0
+
+
+def event(value: Any) -> bytes:
+    """A value as an event of a stream."""
+    return b"data: " + msgspec.json.encode(value) + b"\n\n"
+
+
+def citations(pack: Pack, said: str) -> list[Json]:
+    """What the numbers in a pack stand for; what the answer cites, as in [2] or [1, 3], comes first.
+
+    Args:
+        pack: What the model was given.
+        said: What it answered.
+    """
+    cited = {int(number) for marks in _CITED.findall(said) for number in marks.split(",")}
+    found = [
         {
             "n": one.number,
             "source": one.item.source,
             "title": one.item.title,
             "document": (one.item.data or {}).get("document", one.item.id),
+            "cited": one.number in cited,
         }
         for section in pack.sections
         for one in section.items
     ]
+    return sorted(found, key=lambda one: not one["cited"])
 
 
 def fenced(name: str, text: str) -> str:

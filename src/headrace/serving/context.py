@@ -27,7 +27,8 @@ from headrace.parts import Lookup, Recall, Search, Text
 from headrace.serving import context_items
 from headrace.serving.context_freshness import Limit, Old, behind, old_rows, wait
 from headrace.serving.context_parts import Leaf, parts
-from headrace.serving.point import ReadPoint, point
+from headrace.serving.point import PATIENCE, point
+from headrace.serving.read_point import ReadPoint
 from headrace.serving.token import Token
 from headrace.serving.token_counts import counter
 from headrace.units import duration, from_micros
@@ -175,6 +176,7 @@ class Contexts:
             after=request.after,
             timeout=left,
             consistent=request.consistent,
+            patience=None if request.on_stale == "wait" else PATIENCE,
         ) as read:
             hits, recalled = self._found(read, searches, asked, recalls)
         rows = list(read.rows)

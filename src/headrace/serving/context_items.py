@@ -74,7 +74,11 @@ def passages(part: Search, hits: Sequence[Hit]) -> Candidate:
             headings=tuple(hit.headings),
             as_of=hit.as_of,
             age=hit.age,
-            data={"document": hit.document, "columns": msgspec.to_builtins(dict(hit.columns))},
+            data={
+                "table": part.collection.table.name,
+                "document": hit.document,
+                "columns": msgspec.to_builtins(dict(hit.columns)),
+            },
         )
         for place, hit in enumerate(hits)
     )

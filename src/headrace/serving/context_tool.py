@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from headrace.errors import InputError
+from headrace.parts import Recall
+from headrace.serving.context_parts import parts
+
 if TYPE_CHECKING:
+    from headrace.assembly.pack import Pack
     from headrace.declarations import Context
     from headrace.serving.live import Live
 
@@ -47,7 +52,7 @@ def call(live: Live, context: Context, arguments: Mapping[str, Any] | str | None
         InputError: The arguments do not fit; the message is written for the model.
     """
     _, plain = context.arguments.check(context.name, arguments)
-    pack = live.context(context, **plain)
+    pack = asked(live, context, plain)
     answer = {
         "context": pack.render("markdown"),
         "pack": pack.id,
@@ -57,3 +62,21 @@ def call(live: Live, context: Context, arguments: Mapping[str, Any] | str | None
     }
     found: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(answer))
     return found
+
+
+def asked(live: Live, context: Context, plain: Mapping[str, Any]) -> Pack:
+    """The pack of arguments that a model chose, or somebody who speaks through one.
+
+    Raises:
+        InputError: They choose whose conversation is recalled, which only the application may.
+    """
+    given, _ = context.arguments.check(context.name, plain)
+    if live.app.memories:
+        sessions = [part.session for part in parts(live.app, context, given) if isinstance(part, Recall)]
+        for name, value in plain.items():
+            if isinstance(value, str) and value and any(value in one for one in sessions):
+                raise InputError(
+                    f"{context.name}: expected no argument of a call to choose whose conversation is recalled, found "
+                    f"that {name!r} does; leave it out, or do without this tool: only the application may name it"
+                )
+    return live.context(context, **plain)

@@ -24,13 +24,17 @@ if TYPE_CHECKING:
     from headrace.runners.base import Runner
     from headrace.runners.library.hits import Hit
     from headrace.runners.library.library import Library
+    from headrace.serving.manifests import Manifests
 
 # What a table is called among the positions of a token: this and its name.
 _TABLE = "table/"
 
 
-def open_library(app: App, path: str | Path | None, runner: Runner) -> Library:
-    """Starts an app's tables and collections beside its runner, which holds the data directory."""
+def open_library(app: App, path: str | Path | None, runner: Runner, packs: Manifests) -> Library:
+    """Starts an app's tables and collections beside its runner, which holds the data directory.
+
+    What memories forget is taken out of `packs`, too.
+    """
     from headrace.runners.library.library import Library
 
     if app.runner == "replica":
@@ -40,6 +44,8 @@ def open_library(app: App, path: str | Path | None, runner: Runner) -> Library:
     library = Library(app, None if path is None else Path(path), runner.dead_letters)
     if isinstance(runner, Historic):
         runner.follow_order(library.order)
+    for memory in library.memories.values():
+        memory.erasing = packs.erasing
     library.start()
     return library
 
@@ -68,12 +74,22 @@ def push(library: Library, table: Table, rows: Any, format: str | None) -> Token
     return Token({_TABLE + table.name: seq}, taken, rejects)
 
 
-def delete(library: Library, table: Table, keys: Iterable[Any], erase: bool) -> Token:
-    """Takes rows out of a table; see `Live.delete`."""
+def delete(library: Library, table: Table, keys: Iterable[Any], packs: Manifests | None) -> Token:
+    """Takes rows out of a table; see `Live.delete`.
+
+    Args:
+        packs: If given, the rows are erased, out of these packs too.
+    """
     if isinstance(keys, str | bytes | Mapping):
         raise InputError(f"{table.name}: expected several keys, found {keys!r}; put it into a list")
     listed = list(keys)
-    seq = library.tables[table.name].delete(listed, erase=erase)
+    running = library.tables[table.name]
+    if packs is None:
+        seq = running.delete(listed)
+    else:
+        with packs.erasing(table.name, [table.schema.key_text(key) for key in listed]) as done:
+            seq = running.delete(listed, erase=True)
+            done(seq)
     return Token({_TABLE + table.name: seq}, len(listed))
 
 

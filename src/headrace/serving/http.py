@@ -11,7 +11,7 @@ There is one place where errors become answers, `HttpApp.__call__`, for the hot 
 from __future__ import annotations
 
 import io
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Collection
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
@@ -23,6 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from headrace.errors import InputError, TooLargeError, UnknownNameError, nearest
 from headrace.ops.security import Guard
+from headrace.serving import chat
 from headrace.serving.body import MIB, DisconnectedError, header
 from headrace.serving.mcp_http import PATH, McpEndpoint
 from headrace.serving.options import ReadOptions, from_query
@@ -83,7 +84,7 @@ class HttpApp:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            await _not_http(scope, receive, send, self._service.close)
+            await _not_http(scope, receive, send, self._service)
             if scope["type"] == "lifespan":
                 await self.ends()
             return
@@ -241,7 +242,7 @@ def _arrow(frame: pl.DataFrame) -> bytes:
     return buffer.getvalue()
 
 
-async def _not_http(scope: Scope, receive: Receive, send: Send, close: Callable[[], Awaitable[None]]) -> None:
+async def _not_http(scope: Scope, receive: Receive, send: Send, service: Service) -> None:
     """Lifespan is acknowledged (the live app has an owner who opens and closes it); a WebSocket is turned away."""
     if scope["type"] == "websocket":
         await receive()
@@ -249,8 +250,10 @@ async def _not_http(scope: Scope, receive: Receive, send: Send, close: Callable[
         return
     while True:
         message = await receive()
+        if message["type"] == "lifespan.startup":
+            chat.start(service)
         if message["type"] == "lifespan.shutdown":
-            await close()
+            await service.close()
         await send({"type": message["type"] + ".complete"})
         if message["type"] == "lifespan.shutdown":
             return

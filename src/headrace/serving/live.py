@@ -25,6 +25,7 @@ from headrace.serving.context import Contexts
 from headrace.serving.live_changes import LiveChanges
 from headrace.serving.live_context import LiveContext
 from headrace.serving.live_documents import LiveDocuments
+from headrace.serving.live_enrichments import LiveEnrichments, refuse_derived
 from headrace.serving.live_memory import LiveMemories
 from headrace.serving.live_tools import LiveTools
 from headrace.serving.rows import Row, RowMaker
@@ -48,7 +49,7 @@ Rows = (
 MOST_KEYS = 100_000
 
 
-class Live(LiveDocuments, LiveContext, LiveTools, LiveMemories, LiveChanges):
+class Live(LiveDocuments, LiveContext, LiveTools, LiveMemories, LiveChanges, LiveEnrichments):
     """An app while it runs; made by `app.open()`, closed by leaving its `with` block.
 
     Every method may be called from any thread.
@@ -67,8 +68,10 @@ class Live(LiveDocuments, LiveContext, LiveTools, LiveMemories, LiveChanges):
         self._open_changes(path)
         try:
             if app.tables or app.memories:
-                self._library = documents.open_library(app, path, self._runner)
+                self._library = documents.open_library(app, path, self._runner, self._packs)
+            self._open_enrichments(path)
             self._runner.start()
+            self._start_enrichments()
         except BaseException:
             self.close()
             raise
@@ -102,6 +105,7 @@ class Live(LiveDocuments, LiveContext, LiveTools, LiveMemories, LiveChanges):
         if (table := documents.table_named(self.app, target)) is not None:
             return documents.push(self.library, table, rows, format)
         stream = self.app.stream_of(target)  # type: ignore[arg-type]  # what is no table is a stream, or an error
+        refuse_derived(self.app, stream)
         self._runner.alive()
         decoded = pushed.decoded(stream, rows, format)
         positions: dict[str, Any] = {}
@@ -122,7 +126,7 @@ class Live(LiveDocuments, LiveContext, LiveTools, LiveMemories, LiveChanges):
         done = self._runner.drain(timeout)
         if done and self._library is not None:
             done = self._library.drain(None if timeout is None else max(0.0, timeout + started - time.monotonic()))
-        if not done:
+        if not (done and self._drain_enrichments(started, timeout)):
             raise StaleError(f"expected all input to be processed within {timeout} s; it was not")
 
     # -- out -------------------------------------------------------------------------------------------------------
@@ -305,6 +309,7 @@ class Live(LiveDocuments, LiveContext, LiveTools, LiveMemories, LiveChanges):
     def ready(self) -> tuple[bool, str]:
         """Whether the app can take and answer, and if not, why."""
         problem = self._runner.problem() or (self._library.problem() if self._library is not None else None)
+        problem = problem or (self._enriching.problem() if self._enriching is not None else None)
         return problem is None, problem or "ready"
 
     def close(self) -> None:
@@ -316,6 +321,7 @@ class Live(LiveDocuments, LiveContext, LiveTools, LiveMemories, LiveChanges):
         self._calls.close()
         self._contexts.close()
         self._close_changes()
+        self._close_enrichments()
         try:
             if self._library is not None:
                 self._library.close()

@@ -15,6 +15,7 @@ from headrace.serving.change_sources import Sources, wanted
 from headrace.serving.changes_hub import Hub, Subscription
 from headrace.serving.documents import position_of
 from headrace.serving.manifests import Manifests
+from headrace.serving.pack_memory import without_forgotten
 from headrace.serving.token import token_text
 from headrace.stores.datadir import Layout
 
@@ -141,7 +142,7 @@ class LiveChanges:
         return self._sources
 
     def pack(self, id: str) -> Pack:
-        """A pack that was given out, as it was.
+        """A pack that was given out, as it was; without what was forgotten or erased since then.
 
         Raises:
             UnknownNameError: There is no such pack, or it is no longer kept.
@@ -150,7 +151,23 @@ class LiveChanges:
         found = self._packs.get(id)
         if found is None:
             raise UnknownNameError(f"there is no pack {id!r}: it was never made here, or is no longer kept")
-        return found
+        return without_forgotten(cast("Live", self), found)
+
+    def replay(self, id: str) -> dict[str, Any]:
+        """A pack that was given out, made again as of then, and what of it differs now; as plain values.
+
+        Returns:
+            `pack`: it, as `Pack.to_dict()` gives it. `rebuilt`: the ids of the items that came out the `same`, those
+            that came out `other`, and why those that are `unknown` cannot be made again. `now`: what has `changed`
+            since then, and what was `not_compared`.
+
+        Raises:
+            UnknownNameError: There is no such pack, or it is no longer kept.
+            StorageError: What is kept cannot be read.
+        """
+        from headrace.serving.replay import replayed
+
+        return replayed(cast("Live", self), id)
 
     def changes(
         self,

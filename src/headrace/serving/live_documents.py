@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from headrace.runners.library.hits import Hit
     from headrace.runners.library.library import Library
     from headrace.runners.library.snapshot import Snapshot
+    from headrace.serving.manifests import Manifests
 
 
 class LiveDocuments:
@@ -27,6 +28,7 @@ class LiveDocuments:
 
     app: App
     _library: Library | None
+    _packs: Manifests
 
     def delete(self, table: Table | type[Document] | str, keys: Iterable[Any], *, erase: bool = False) -> Token:
         """Takes rows out of a table; a key that is not there is passed over. When it returns that is stored.
@@ -34,14 +36,16 @@ class LiveDocuments:
         Args:
             table: A table, its model or its name.
             keys: The key column's values; for several columns tuples in their order, or dicts.
-            erase: Whether their earlier revisions are forgotten, too; else they can be asked for while history is kept.
+            erase: Whether their earlier revisions are forgotten, too, and what packs hold of them; else they can be
+                asked for while history is kept.
 
         Raises:
             UnknownNameError: There is no such table.
             InputError: A key is none of the table's; nothing is deleted.
             StorageError: It could not be stored; nothing is deleted.
         """
-        return documents.delete(self.library, self.app.table_of(table), keys, erase)
+        packs = self._packs if erase else None
+        return documents.delete(self.library, self.app.table_of(table), keys, packs)
 
     def search(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from headrace.errors import InputError
 from headrace.runners.library.memory_turns import Recalled, identifier
@@ -14,18 +14,13 @@ from headrace.serving.token import Token
 if TYPE_CHECKING:
     from headrace.app import App
     from headrace.declarations import Memory
-    from headrace.runners.library.library import Library
+    from headrace.serving.live import Live
 
 
 class LiveMemories:
     """The part of `Live` that is about memories."""
 
     app: App
-
-    @property
-    def library(self) -> Library:
-        """As `LiveDocuments.library`, which stands before this class among `Live`'s."""
-        raise NotImplementedError
 
     def remember(
         self,
@@ -59,7 +54,8 @@ class LiveMemories:
             StorageError: It could not be stored.
         """
         target = self.app.memory_of(memory)
-        return memories.remember(self.library.memories[target.name], session, role, text, subject, id, at)
+        kept = cast("Live", self).library.memories[target.name]
+        return memories.remember(kept, session, role, text, subject, id, at)
 
     def recall(
         self,
@@ -93,7 +89,7 @@ class LiveMemories:
             StorageError: The embedder or the index is out of reach; without a question neither is asked.
         """
         target = self.app.memory_of(memory)
-        return memories.recall(self.library, target, session, question, turns, k, after, timeout)
+        return memories.recall(cast("Live", self).library, target, session, question, turns, k, after, timeout)
 
     def forget(
         self,
@@ -130,5 +126,5 @@ class LiveMemories:
         if subject is not None:
             identifier("the subject", subject)
         moment = None if before is None else memories.moment(before)
-        live = self.library.memories[target.name]
-        return live.forget(session=session, subject=subject, before=moment, timeout=timeout)
+        kept = cast("Live", self).library.memories[target.name]
+        return kept.forget(session=session, subject=subject, before=moment, timeout=timeout)

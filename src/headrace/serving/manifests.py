@@ -1,30 +1,63 @@
 """The packs that were given out, kept: to show later what a model saw, and to say when it no longer holds.
 
 Who makes a pack hands it over and goes on; a thread writes what has gathered, in one transaction. Until then it is
-found here, in memory. The queue is bounded: past it, whoever makes packs waits until there is room.
+found here, in memory, and a crash loses it: never more than the queue holds, and a pack that `flush` has waited for is
+on the disk. The queue is bounded: past it, whoever makes packs waits until there is room.
+
+Erasing is not put off. Rows are erased while their packs are held here (`erasing`): those that are kept are changed
+first, and a pack that was read before the erasure and is handed over after it is changed as it comes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
-from collections import OrderedDict
-from collections.abc import Callable
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from headrace.assembly.pack import Pack
 from headrace.assembly.plain import plain, revive
 from headrace.documents.identity import content_hash
-from headrace.errors import ClosedError, HeadraceError
+from headrace.errors import ClosedError, HeadraceError, StaleError
+from headrace.serving.documents import position_of
+from headrace.serving.pack_erasure import redacted, ref, refs
 from headrace.stores.packs import Manifest, PackStore
 from headrace.units import to_micros
 
 logger = logging.getLogger("headrace")
 # Without a data directory, as many are kept.
 MOST_IN_MEMORY = 10_000
-_MOST_WAITING = 1_000
+# How many wait to be written at most: what a crash may lose.
+MOST_WAITING = 1_000
 _AT_ONCE = 100
 _LONGEST_WAIT = 5.0
+# For how long a pack may be on its way from being read to being kept, and how many erasures are remembered for it.
+_ON_ITS_WAY = 600.0
+_MOST_ERASURES = 1_000
+_LONGEST_ERASURE = 60.0
+
+
+@dataclass(eq=False)
+class _Erasure:
+    """Rows of a table that were erased, or are being: packs that had not seen the deletion may hold them.
+
+    Attributes:
+        seq: The table's number after the deletion; None while it goes on.
+    """
+
+    table: str
+    refs: frozenset[bytes]
+    seq: int | None
+    at: float
+
+    def concerns(self, pack: Pack) -> bool:
+        """Whether the pack may have been read before the rows were gone."""
+        seen = pack.point.positions.get(position_of(self.table))
+        return self.seq is None or not isinstance(seen, int) or seen < self.seq
 
 
 class Manifests:
@@ -41,6 +74,8 @@ class Manifests:
         self._changed = threading.Condition()
         self._waiting: OrderedDict[str, Pack] = OrderedDict()
         self._memory: OrderedDict[str, Pack] = OrderedDict()
+        self._erasures: deque[_Erasure] = deque(maxlen=_MOST_ERASURES)
+        self._writing = False
         self._store: PackStore | None = None
         self._thread: threading.Thread | None = None
         self._closed = False
@@ -56,15 +91,16 @@ class Manifests:
             if self._closed:
                 raise ClosedError("the app is closed: open it again to make packs")
             if self._path is None:
+                pack = self._without_erased(pack)
                 self._memory[pack.id] = pack
                 if len(self._memory) > MOST_IN_MEMORY:
                     self._memory.popitem(last=False)
                 return
-            room = self._changed.wait_for(lambda: len(self._waiting) < _MOST_WAITING or self._closed, _LONGEST_WAIT)
+            room = self._changed.wait_for(lambda: len(self._waiting) < MOST_WAITING or self._closed, _LONGEST_WAIT)
             if not room:
                 self._lose(1, "the disk does not keep up")
                 return
-            self._waiting[pack.id] = pack
+            self._waiting[pack.id] = self._without_erased(pack)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="headrace-packs", daemon=True)
                 self._thread.start()
@@ -89,6 +125,60 @@ class Manifests:
         with self._changed:
             return self._changed.wait_for(lambda: not self._waiting, timeout)
 
+    # -- erasing ---------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def erasing(self, table: str, keys: Sequence[str]) -> Iterator[Callable[[int], None]]:
+        """Takes what came from these rows out of all packs; the block erases the rows themselves.
+
+        Yields:
+            What the block calls when they are gone, with the table's number then.
+
+        Raises:
+            StorageError: The packs could not be written; no row is erased. Ask again.
+            StaleError: Packs that are being written were not in time; no row is erased. Ask again.
+        """
+        made = _Erasure(table, frozenset(ref(table, key) for key in keys), None, time.monotonic())
+        try:
+            self._begin(made)
+            store = self._opened(create=False)
+            if store is not None:
+                store.change(made.refs, lambda one: manifest(redacted(revive(one.pack), made.refs)))
+
+            def done(seq: int) -> None:
+                made.seq, made.at = seq, time.monotonic()
+
+            yield done
+        finally:
+            if made.seq is None:  # nothing was erased
+                # So many others may have come since that it has gone.
+                with self._changed, contextlib.suppress(ValueError):
+                    self._erasures.remove(made)
+
+    def _begin(self, made: _Erasure) -> None:
+        """From here on no pack comes in with these rows, and none that is held here has them."""
+        with self._changed:
+            while self._erasures and self._erasures[0].at < made.at - _ON_ITS_WAY:
+                self._erasures.popleft()
+            self._erasures.append(made)
+            for kept in (self._memory, self._waiting):
+                for id, pack in kept.items():
+                    kept[id] = redacted(pack, made.refs)
+            if self._closed and self._path is not None:
+                raise ClosedError("the app is closed: open it again to erase")
+            # What is being written was taken as it was: it is changed where it then stands.
+            if not self._changed.wait_for(lambda: not self._writing, _LONGEST_ERASURE):
+                raise StaleError(f"expected the packs to be written within {_LONGEST_ERASURE:g} s; erase again")
+
+    def _without_erased(self, pack: Pack) -> Pack:
+        """A pack on its way in, without what was erased meanwhile; the lock is held."""
+        if not self._erasures or not refs(pack):
+            return pack
+        for one in self._erasures:
+            if one.concerns(pack):
+                pack = redacted(pack, one.refs)
+        return pack
+
     def _opened(self, *, create: bool) -> PackStore | None:
         with self._changed:
             if self._store is None and self._path is not None and (create or self._path.exists()) and not self._closed:
@@ -100,10 +190,12 @@ class Manifests:
             with self._changed:
                 self._changed.wait_for(lambda: self._waiting or self._closed)
                 taken = list(self._waiting.values())[:_AT_ONCE]
+                self._writing = bool(taken)
             if not taken:
                 return
             self._write(taken)
             with self._changed:
+                self._writing = False
                 for pack in taken:
                     self._waiting.pop(pack.id, None)
                 self._changed.notify_all()
@@ -138,4 +230,4 @@ class Manifests:
 def manifest(pack: Pack) -> Manifest:
     """What is kept of a pack."""
     hashes = [[(one.item.id, content_hash(one.text)) for one in section.items] for section in pack.sections]
-    return Manifest(pack.id, pack.context, to_micros(pack.point.now), plain(pack), hashes)
+    return Manifest(pack.id, pack.context, to_micros(pack.point.now), plain(pack), hashes, refs(pack))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from headrace.errors import UnknownNameError, nearest
-from headrace.serving import tool_calls
+from headrace.serving import context_tool, tool_calls
 
 if TYPE_CHECKING:
     from headrace.app import App
@@ -54,7 +54,7 @@ async def text(live: Live, name: str, arguments: Mapping[str, str]) -> tuple[str
     given = {label: _value(properties.get(label, {}), value) for label, value in arguments.items()}
 
     def work() -> dict[str, Any]:
-        return {"text": live.context(name, **given).render("markdown")}
+        return {"text": context_tool.asked(live, context, given).render("markdown")}
 
     made = await tool_calls.run_async(live.calls, name, work, tool_calls.DEFAULT_SECONDS)
     return context.about, made["text"]

@@ -10,8 +10,11 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote_to_bytes
 
+import msgspec
+
 from headrace.errors import InputError, UnknownNameError, nearest
 from headrace.serving.status import status
+from headrace.serving.tool_calls import shortened
 
 if TYPE_CHECKING:
     from headrace.app import App
@@ -83,10 +86,12 @@ async def read(live: Live, uri: str) -> Any:
     """
     kind, name, key = parse(live.app, uri)
     if kind == COLLECTIONS:
-        return await asyncio.to_thread(_collection, live, name)
+        return shortened(await asyncio.to_thread(_collection, live, name))
     if live.remote:
-        return await asyncio.wait_for(asyncio.to_thread(live.read, name, key), _SECONDS)
-    return live.read(name, key)
+        row = await asyncio.wait_for(asyncio.to_thread(live.read, name, key), _SECONDS)
+    else:
+        row = live.read(name, key)
+    return shortened(msgspec.to_builtins(row))
 
 
 def _collection(live: Live, name: str) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from headrace.serving.changes_hub import ALL, Subject
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from mcp.server.connection import Connection
     from mcp.server.context import ServerRequestContext
     from mcp.server.session import ServerSession
 
@@ -48,7 +49,7 @@ class _Watched:
 
     place: Subscription
     listening: int = 0
-    sessions: dict[Any, ServerSession] = field(default_factory=dict)
+    sessions: dict[Connection, ServerSession] = field(default_factory=dict)
 
 
 class Watch:
@@ -75,8 +76,7 @@ class Watch:
             InputError: It is no address, or its changes are not known here.
             TooLargeError: There are too many.
         """
-        # The SDK's session is of one request; its connection is the client's, and ends with it.
-        connection = session._connection
+        connection = _client(session)
         if sum(connection in one.sessions for one in self._watched.values()) >= _MOST_A_CLIENT:
             raise TooLargeError(f"expected at most {_MOST_A_CLIENT} subscriptions of a client; end one first")
         self._enter(uri).sessions[connection] = session
@@ -87,10 +87,10 @@ class Watch:
     def unsubscribe(self, session: ServerSession, uri: str) -> None:
         """A client no longer wants to."""
         if (one := self._watched.get(uri)) is not None:
-            one.sessions.pop(session._connection, None)
+            one.sessions.pop(_client(session), None)
             self._leave(uri)
 
-    def _left(self, connection: Any) -> None:
+    def _left(self, connection: Connection) -> None:
         for uri, one in list(self._watched.items()):
             one.sessions.pop(connection, None)
             self._leave(uri)
@@ -180,6 +180,15 @@ class Watch:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
             self._task = None
+
+
+def _client(session: ServerSession) -> Connection:
+    """The client that a request is of.
+
+    The SDK's session is of one request; its connection is the client's, and ends with it. A handler of the low-level
+    server has no other way to it (mcp 2.3): `Context.connection`, which is public, is not what handlers are given.
+    """
+    return session._connection
 
 
 class Listener(ListenHandler):

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 from headrace.assembly.pack import Candidate, Item
+from headrace.documents.turns import group_of, key_of
 from headrace.errors import InputError
 from headrace.runners.library.memory_turns import Recalled, Turn, identifier, message, said
 from headrace.runners.library.search import Asked
@@ -130,20 +131,27 @@ def candidates(live: _Runs, read: ReadPoint, part: Recall) -> list[Candidate]:
     )
     made: list[Candidate] = []
     if found.summary:
-        item = Item(f"{memory.name}/summary", found.summary, source=memory.name)
+        row = _row(memory, group_of(part.session))
+        item = Item(f"{memory.name}/summary", found.summary, source=memory.name, data=row)
         made.append(Candidate(memory.name, "summary", (item,), part.packing, "What was said before, summed up."))
     if found.older:
         best = max((one.score or 0.0 for one in found.older), default=0.0)
-        items = tuple(_item(memory, one, (one.score or 0.0) / best if best > 0 else 1.0) for one in found.older)
+        items = tuple(_item(part, one, (one.score or 0.0) / best if best > 0 else 1.0) for one in found.older)
         made.append(Candidate(memory.name, "recalled", items, part.packing, "Said earlier in this conversation."))
     if found.turns:
         count = len(found.turns)
-        items = tuple(_item(memory, one, (place + 1) / count) for place, one in enumerate(found.turns))
+        items = tuple(_item(part, one, (place + 1) / count) for place, one in enumerate(found.turns))
         made.append(Candidate(memory.name, "turns", items, part.packing, "The latest of this conversation."))
     return made
 
 
-def _item(memory: Memory, turn: Turn, value: float) -> Item:
+def _row(memory: Memory, key: str) -> dict[str, str]:
+    """Which row an item was made of: a kept pack is found by it when the row is forgotten."""
+    return {"table": memory.table.name, "document": key}
+
+
+def _item(part: Recall, turn: Turn, value: float) -> Item:
+    memory: Memory = part.memory
     return Item(
         f"{memory.name}/{turn.id}",
         turn.text,
@@ -152,6 +160,7 @@ def _item(memory: Memory, turn: Turn, value: float) -> Item:
         as_of=turn.at,
         age=turn.age,
         role=turn.role,
+        data=_row(memory, key_of(part.session, turn.id)),
     )
 
 

@@ -6,6 +6,7 @@ are taken for one because neither was UTF-8.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
@@ -26,6 +27,8 @@ _BODY = 8 << 20
 _MOST_TURNS = 1_000
 _MOST_OLDER = 100
 _PATH = b"/v1/memories/"
+# What is made of turns (chunks, vectors, summaries) goes with them, which takes longer than a read.
+_FORGET_SECONDS = "30"
 
 
 class _Rest(Convertor[str]):
@@ -95,17 +98,25 @@ async def recall(service: Service, request: Request) -> Response:
 async def forget_session(service: Service, request: Request) -> Response:
     """`DELETE /v1/memories/{name}/{session}`."""
     memory, session = service.live.app.memory_of(request.path_params["name"]), _session(request)
-    from_query(request.scope["query_string"], ())
-    return _reply({"forgotten": await service.waits.run(service.live.forget, memory, session=session)})
+    timeout = _forgetting(from_query(request.scope["query_string"], ("timeout",)))
+    count = await service.waits.run(service.live.forget, memory, session=session, timeout=timeout)
+    return _reply({"forgotten": count})
 
 
 async def forget(service: Service, request: Request) -> Response:
     """`DELETE /v1/memories/{name}?subject=…` or `?before=…`."""
     memory = service.live.app.memory_of(request.path_params["name"])
-    query = from_query(request.scope["query_string"], ("subject", "before"))
-    before = ReadOptions({"now": query.get("before")}).now
-    count = await service.waits.run(service.live.forget, memory, subject=query.get("subject"), before=before)
+    query = from_query(request.scope["query_string"], ("subject", "before", "timeout"))
+    before, timeout = ReadOptions({"now": query.get("before")}).now, _forgetting(query)
+    count = await service.waits.run(
+        service.live.forget, memory, subject=query.get("subject"), before=before, timeout=timeout
+    )
     return _reply({"forgotten": count})
+
+
+def _forgetting(query: Mapping[str, str]) -> float:
+    """How long to wait until what was made of the turns is gone, too."""
+    return ReadOptions({"timeout": query.get("timeout", _FORGET_SECONDS)}).timeout
 
 
 def _session(request: Request) -> str:

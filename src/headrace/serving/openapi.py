@@ -58,7 +58,8 @@ def document(app: App, with_key: bool) -> Json:
     schemas = _shared_schemas()
     paths: Json = {}
     for stream in app.streams.values():
-        paths[f"/v1/streams/{stream.name}"] = {"post": _push(stream, schemas)}
+        if stream.name not in app.enrichments:  # into which only the model's answers go
+            paths[f"/v1/streams/{stream.name}"] = {"post": _push(stream, schemas)}
     for view in app.views.values():
         schemas[f"{view.name}.row"] = row_schema(view)
         keys = "/".join(f"{{{key}}}" for key in view.keys)
@@ -223,6 +224,12 @@ def _fixed_paths() -> Json:
         "/v1/changes": {"get": _changes()},
         "/v1/packs/{id}": {
             "get": operation("pack", "contexts", "A context that was given out, as it was", "", any_object())
+            | {"parameters": [{"name": "id", "in": "path", "required": True, "schema": text}]}
+        },
+        "/v1/packs/{id}/replay": {
+            "get": operation(
+                "replay_pack", "contexts", "The same, made again as of then and compared with now", "", any_object()
+            )
             | {"parameters": [{"name": "id", "in": "path", "required": True, "schema": text}]}
         },
         "/v1/status": {"get": status},

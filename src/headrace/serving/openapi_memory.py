@@ -15,6 +15,7 @@ _TEXT: Json = {"type": "string"}
 _WHOLE: Json = {"type": "integer"}
 _TIME: Json = {"type": "string", "format": "date-time"}
 _TAG = "memories"
+_WAIT: Json = query("timeout", "How long to wait until what was made of the turns is gone, too: seconds.", _TEXT)
 
 
 def memory_paths(app: App, schemas: Json) -> Json:
@@ -74,8 +75,8 @@ def _recall(memory: Memory) -> Json:
         summary={**_TEXT, "description": "of turns before the latest"},
         older={**list_of(ref("turn")), "description": "that fit the question, best first"},
         turns={**list_of(ref("turn")), "description": "the latest, oldest first"},
-        summary_by={**_TEXT, "description": "extractive or function"},
-        summary_problem={**_TEXT, "description": "why the function did not make it"},
+        summary_by={**_TEXT, "description": "extractive, function or model"},
+        summary_problem={**_TEXT, "description": "why the function or the model did not make it"},
     )
     turns = {**_WHOLE, "minimum": 0, "maximum": 1_000, "default": memory.turns}
     parameters = [
@@ -98,7 +99,7 @@ def _forget_session(memory: Memory) -> Json:
         f"Forget a session of {memory.name}",
         "Nothing is left of it when it answers.",
         whole(forgotten=_WHOLE),
-        parameters=[_session(memory)],
+        parameters=[_session(memory), _WAIT],
     )
 
 
@@ -112,5 +113,6 @@ def _forget(memory: Memory) -> Json:
         parameters=[
             query("subject", "All turns about them.", _TEXT),
             query("before", "All turns said before: ISO 8601, or seconds since 1970.", _TEXT),
+            _WAIT,
         ],
     )

@@ -1,5 +1,7 @@
 """What a pack says that no longer holds: values that read otherwise now, passages that are gone, new ones that fit.
 
+What it recalled is compared in `pack_memory`; what was erased since then is told as such.
+
 Everything is compared with what the pack itself holds, so a pack can be checked at any time, also after a restart. A
 chunk's id is of its text: while a collection knows the id, the passage reads as it did.
 """
@@ -7,7 +9,6 @@ chunk's id is of its text: while a collection knows the id, the passage reads as
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -15,6 +16,9 @@ import msgspec
 from headrace.assembly.pack import Item, Pack, Section
 from headrace.errors import HeadraceError
 from headrace.parts import Search
+from headrace.serving import pack_memory
+from headrace.serving.pack_erasure import WHY, is_forgotten
+from headrace.serving.pack_memory import Difference, asked
 
 if TYPE_CHECKING:
     from headrace.features.view import View
@@ -25,30 +29,21 @@ _TIMEOUT = 5.0
 _BESIDES = ("as_of", "age", "token", "lagging")
 
 
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """One thing in a pack that is otherwise now.
-
-    Attributes:
-        section: The section's name.
-        id: The item's id; of a new passage, the chunk's.
-        what: "value" (it reads otherwise), "changed" or "deleted" (a passage's document), "new passage".
-        detail: In words, for people.
-    """
-
-    section: str
-    id: str
-    what: str
-    detail: str = ""
-
-    def plain(self) -> dict[str, str]:
-        """As JSON."""
-        return {"section": self.section, "id": self.id, "what": self.what, "detail": self.detail}
-
-
 def of_kind(pack: Pack, kind: str) -> Iterable[tuple[Section, Item]]:
-    """The items of the sections of a kind."""
-    return ((section, one.item) for section in pack.sections if section.kind == kind for one in section.items)
+    """The items of the sections of a kind; those that were forgotten are left out."""
+    return (
+        (section, one.item)
+        for section in pack.sections
+        if section.kind == kind
+        for one in section.items
+        if not is_forgotten(one.item)
+    )
+
+
+def forgotten(pack: Pack) -> list[Difference]:
+    """What was taken out of the pack since it was given out."""
+    items = ((section, one.item) for section in pack.sections for one in section.items)
+    return [Difference(section.name, item.id, "forgotten", WHY) for section, item in items if is_forgotten(item)]
 
 
 def lookups(live: Live, pack: Pack) -> list[tuple[Section, Item, View, Any]]:
@@ -73,12 +68,8 @@ def collections(live: Live, pack: Pack) -> dict[str, list[tuple[Section, Item]]]
 
 
 def searches(live: Live, pack: Pack) -> list[Search]:
-    """The searches of a pack's context, as its function asks them with the pack's arguments."""
-    from headrace.serving.context_parts import parts
-
-    context = live.app.context_of(pack.context)
-    arguments, _ = context.arguments.check(context.name, pack.arguments)
-    return [part for part in parts(live.app, context, arguments) if isinstance(part, Search)]
+    """The searches among them."""
+    return [part for part in asked(live, pack) if isinstance(part, Search)]
 
 
 def values(live: Live, pack: Pack) -> list[Difference]:
@@ -151,8 +142,8 @@ def news(live: Live, pack: Pack) -> list[Difference]:
 
 def differences(live: Live, pack: Pack) -> tuple[list[Difference], list[str]]:
     """All of it; and what could not be compared, in words."""
-    found, troubles = [], []
-    for compare in (values, passages, news):
+    found, troubles = forgotten(pack), []
+    for compare in (values, passages, pack_memory.differences, news):
         try:
             found += compare(live, pack)
         except HeadraceError as error:

@@ -1,8 +1,8 @@
 """Packs that somebody wants to know the end of: what in them no longer holds, told as it happens.
 
-A pack is looked at again when a key that it read has changed, when its collections have, and every second, because a
-window moves on though nothing happens. Its searches are run again after a collection's flip, once a second at most:
-they cost more than all the rest.
+A pack is looked at again when a key that it read has changed, when its collections have, when something was said or
+forgotten in a session that it recalled, and every second, because a window moves on though nothing happens. Its
+searches are run again after a collection's flip, once a second at most: they cost more than all the rest.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from headrace.assembly.pack import Pack
 from headrace.errors import HeadraceError, TooLargeError, UnknownNameError
-from headrace.serving import pack_changes
-from headrace.serving.pack_changes import Difference
+from headrace.serving import pack_changes, pack_memory
+from headrace.serving.pack_memory import Difference
 
 if TYPE_CHECKING:
     from headrace.serving.live import Live
@@ -34,6 +34,7 @@ class _Watched:
     pack: Pack
     keys: list[tuple[str, Any]]
     collections: list[str]
+    sessions: list[tuple[str, str]]
     look: bool = True
     flipped: bool = True
     search: bool = True
@@ -45,7 +46,7 @@ class _Watched:
 
     @property
     def changed(self) -> list[Difference]:
-        return [one for name in ("values", "passages", "news") for one in self.parts.get(name, ())]
+        return [one for name in ("values", "passages", "memory", "news") for one in self.parts.get(name, ())]
 
 
 class PackWatch:
@@ -93,7 +94,7 @@ class PackWatch:
             names += [part.collection.name for part in pack_changes.searches(self._live, pack)]
         except HeadraceError as error:
             logger.info("the pack %s: its searches cannot be asked again: %s", id, error)
-        watched = _Watched(pack, keys, list(dict.fromkeys(names)))
+        watched = _Watched(pack, keys, list(dict.fromkeys(names)), pack_memory.sessions(self._live, pack))
         with self._lock:
             if len(self._packs) >= MOST_WATCHED:
                 raise TooLargeError(f"expected at most {MOST_WATCHED:,} packs to be watched at once; come back later")
@@ -177,6 +178,10 @@ class PackWatch:
         found: dict[str, list[Difference]] = {}
         try:
             found["values"] = pack_changes.values(self._live, watched.pack)
+            found["memory"] = [
+                *pack_changes.forgotten(watched.pack),
+                *pack_memory.differences(self._live, watched.pack, watched.sessions),
+            ]
             if watched.flipped:
                 watched.flipped = False
                 found["passages"] = pack_changes.passages(self._live, watched.pack)
@@ -212,7 +217,9 @@ class PackWatch:
 
 def _subjects(watched: _Watched) -> list[tuple[str, str, Any]]:
     """What a pack depends on; of a collection, any document: one that is new may fit better."""
-    return [("features", *one) for one in watched.keys] + [("document", name, None) for name in watched.collections]
+    found: list[tuple[str, str, Any]] = [("features", *one) for one in watched.keys]
+    found += [("document", name, None) for name in watched.collections]
+    return found + [("memory", *one) for one in watched.sessions]
 
 
 def _nothing() -> None:

@@ -2,8 +2,9 @@
 
 Collections lag behind their tables, features do not. So the moments of the collections say where the cut can be (see
 `headrace.runners.order`), and features are read as they were at that cut, from the engine's last commits; reading waits
-for nothing as long as there is such a cut. Where there is none, it is tried again when whoever is in the way has come
-further, for a short while; then the newest of each is read, and the point says so.
+for nothing as long as there is such a cut. Where there is none, one is made: all hand over what they have as they pass
+a place that the read names (see `headrace.runners.meetings`). Who does not come there in time is too far behind; then
+the newest of each is read, and the point says so.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from headrace.errors import ClosedError, StaleError, UnknownNameError, nearest
@@ -20,64 +21,26 @@ from headrace.features.versions import Frozen, freeze
 from headrace.features.view import View
 from headrace.runners.base import PUSH
 from headrace.runners.history import Historic, Version
-from headrace.runners.order import Cuts, Followed, Hindrance
+from headrace.runners.order import Cuts, Followed, Hindrance, Place
 from headrace.runners.progress import reached
 from headrace.serving import documents
-from headrace.serving.rows import Row
+from headrace.serving.read_point import ReadPoint
 from headrace.serving.token import Token, token_text
 
 if TYPE_CHECKING:
     from headrace.features.read import Values
-    from headrace.runners.library.hits import Hit
-    from headrace.runners.library.search import Asked, Held
+    from headrace.runners.engine import Engine
+    from headrace.runners.library.collection import LiveCollection
+    from headrace.runners.library.search import Held
     from headrace.serving.live import Live
 
-# Seconds for which a cut is looked for, before the newest of each is read.
-PATIENCE = 0.25
+# Seconds for which a cut is waited for, before the newest of each is read.
+PATIENCE = 0.5
 # How often features are read again that changed meanwhile, where no lock is at hand.
 _TRIES = 5
 _ASKED = "the newest of each was asked for"
+_ELSEWHERE = "this runner keeps its features in another process"
 Lookups = Sequence[tuple[View, Any]]
-
-
-@dataclass
-class ReadPoint:
-    """What was read, and what can be searched for as long as the block of `point` lasts.
-
-    Attributes:
-        rows: The features, in the order in which they were asked for.
-        positions: What has been seen, by source and table, as plain JSON.
-        token: The same as a token.
-        consistent: Whether all is at one point: every write before it is seen, and none after it.
-        why: Why it is not; empty if it is.
-        now: The moment of the read, microseconds since the Unix epoch.
-        lagging: Whether the engine is further behind its input than the app allows.
-        as_of: The newest event time in the rows.
-    """
-
-    rows: list[Row]
-    positions: dict[str, Any]
-    token: str
-    consistent: bool
-    why: str
-    now: int
-    lagging: bool
-    as_of: datetime | None
-    _held: Mapping[str, Held] = field(default_factory=dict, repr=False)
-    _ages: int = field(default=0, repr=False)
-
-    def search(self, collection: str, asked: Asked) -> list[Hit]:
-        """The best chunks of a collection at this point. Threads may search at the same time."""
-        if collection not in self._held:
-            raise UnknownNameError(f"the point does not hold the collection {collection!r}; name it when reading")
-        return self._held[collection].search(asked, self._ages)
-
-    def table_seq(self, table: str) -> int:
-        """The number of a table's last change at this point."""
-        found = self.positions.get(documents.position_of(table))
-        if not isinstance(found, int):
-            raise UnknownNameError(f"the point does not hold the table {table!r}; name it when reading")
-        return found
 
 
 @contextlib.contextmanager
@@ -90,6 +53,7 @@ def point(
     after: Token | str | None = None,
     timeout: float = 10.0,
     consistent: bool = True,
+    patience: float | None = PATIENCE,
     now: datetime | int | None = None,
 ) -> Iterator[ReadPoint]:
     """Reads all at one point; collections are held there for as long as the block takes.
@@ -102,6 +66,8 @@ def point(
         after: Wait until the point is behind the write that returned this token.
         timeout: How many seconds to wait for that.
         consistent: Whether to look for one point; else the newest of each is read.
+        patience: How many seconds to wait for one point, within `timeout`, before the newest of each is read; None
+            waits for all of `timeout`, and then raises.
         now: Read features as of this moment instead.
 
     Raises:
@@ -110,7 +76,7 @@ def point(
         StaleError: What was waited for did not come in time.
     """
     with contextlib.ExitStack() as stack:
-        yield _Reading(live, lookups, collections, tables, after, timeout, now).read(stack, consistent)
+        yield _Reading(live, lookups, collections, tables, after, timeout, now).read(stack, consistent, patience)
 
 
 class _Reading:
@@ -141,31 +107,34 @@ class _Reading:
             self._nows = [self._nows[0] if one is not None else None for one in self._nows]
         self._engine = self._runner.engine if isinstance(self._runner, Historic) else None
 
-    def read(self, stack: contextlib.ExitStack, consistent: bool) -> ReadPoint:
+    def read(self, stack: contextlib.ExitStack, consistent: bool, patience: float | None) -> ReadPoint:
         """The point; the stack then holds what has to be let go of."""
         self._runner.alive()
         self._reach()
         if self._lookups and self._collections and isinstance(self._runner, Historic):
             self._runner.keep_history()
-        end = min(self._deadline, time.monotonic() + PATIENCE)
-        why = _ASKED
-        while consistent:
-            with contextlib.ExitStack() as held:
-                found = self._try(self._hold(held))
-                if isinstance(found, ReadPoint):
-                    stack.push(held.pop_all())
-                    return found
-            why = found.why
-            left = (self._deadline if found.token else end) - time.monotonic()
-            if left > 0 and self._wait(found, left):
-                continue
-            if found.token:
-                raise StaleError(f"expected a point behind the write of the token within {self._timeout} s; {why}")
-            break
-        return self._newest(self._hold(stack), why)
+        if not consistent:
+            return self._newest(self._hold(stack), _ASKED)
+        with contextlib.ExitStack() as held:
+            found = self._try(self._hold(held))
+            if isinstance(found, ReadPoint):
+                stack.push(held.pop_all())
+                return found
+        insists = patience is None or found.token
+        end = self._deadline if patience is None or insists else min(self._deadline, time.monotonic() + patience)
+        near = self._after is None
+        while (why := self._never()) is None and time.monotonic() < end:
+            found = self._meet(stack, end, near=near)
+            if isinstance(found, ReadPoint):
+                return found
+            near = False
+        if insists and why is None:
+            what = "behind the write of the token " if found.token else ""
+            raise StaleError(f"expected one point {what}within {self._timeout} s; {found.why}")
+        return self._newest(self._hold(stack), why or found.why)
 
     def _reach(self) -> None:
-        """Waits until the newest of each has seen the token's write."""
+        """Waits until the newest of each has seen the token's write, and of what is read together all before it."""
         if self._after is None:
             return
         if self._lookups:
@@ -174,8 +143,26 @@ class _Reading:
             return
         library = self._live.library
         for name in self._collections:
-            left = max(0.0, self._deadline - time.monotonic())
-            documents.wait(library, library.collections[name].collection, self._after, left)
+            documents.wait(library, library.collections[name].collection, self._after, self._left())
+        if self._lookups and self._engine is not None:
+            self._reach_before(self._engine, self._after)
+
+    def _reach_before(self, engine: Engine, after: Token) -> None:
+        """Also where no point is found: whoever has a token made the writes before it, or knows of them."""
+        library, prefix = self._live.library, documents.position_of("")
+        tables = {name.removeprefix(prefix): at for name, at in after.positions.items() if documents.of_table(name)}
+        pushed, numbers = library.order.before(after.positions.get(PUSH, 0), tables)
+        done = self._runner.wait_until(lambda: engine.applied.get(PUSH, 0) >= pushed, self._left())
+        for name in self._collections:
+            wanted = numbers.get(library.collections[name].collection.table.name, 0)
+            done = done and library.followed(name, wanted, self._left())
+        if not done:
+            raise StaleError(
+                f"expected to be behind the write of the token within {self._timeout} s; it is not yet seen"
+            )
+
+    def _left(self) -> float:
+        return max(0.0, self._deadline - time.monotonic())
 
     def _hold(self, stack: contextlib.ExitStack) -> dict[str, Held]:
         """Moments of all collections, always in the same order: there is a most of them that can be held."""
@@ -183,21 +170,21 @@ class _Reading:
             return {}
         from headrace.runners.library.search import held
 
-        library, left = self._live.library, max(0.0, self._deadline - time.monotonic())
-        return {name: stack.enter_context(held(library.collections[name], left)) for name in self._collections}
+        library = self._live.library
+        return {name: stack.enter_context(held(library.collections[name], self._left())) for name in self._collections}
 
     # -- one point -------------------------------------------------------------------------------------------------
 
     def _try(self, held: dict[str, Held]) -> ReadPoint | Hindrance:
         for name, one in held.items():
-            if one.position < (ahead := one.live.ahead):
-                return Hindrance(f"{name} is between two changes of one document", name, ahead)
-        if self._engine is None:
-            return self._try_elsewhere(held)
-        if not self._lookups:
+            if one.position < one.live.ahead:
+                return Hindrance(f"{name} is between two changes of one document")
+        if not self._lookups or self._engine is None:
+            # With the features in another process: one version of them, or one point of collections.
             cuts = self._cuts(held)
-            return cuts if isinstance(cuts, Hindrance) else self._made(held, {}, [], cuts, cuts.high)
-        frozen: list[Frozen | Values] = []
+            if isinstance(cuts, Hindrance):
+                return cuts
+            return Hindrance(_ELSEWHERE) if self._lookups else self._made(held, {}, [], *self._numbers(cuts, cuts.high))
         engine = self._engine
         with engine.lock:
             # Under the lock: whatever a commit has seen is noted in the order by now.
@@ -208,14 +195,20 @@ class _Reading:
             if isinstance(chosen, Hindrance):
                 return chosen
             version, cut = chosen
-            for (view, key), now in zip(self._lookups, self._nows, strict=True):
-                machine = engine.machines[view.name]
-                if version.back and engine.history is not None:
-                    frozen.append(freeze(machine, key, engine.history.undos(view.name, version.back), now))
-                else:
-                    frozen.append(machine.read(key, now))
+            frozen = self._frozen(engine, version)
         values = [one.finish() if isinstance(one, Frozen) else one for one in frozen]
-        return self._made(held, version.seen, values, cuts, cut)
+        return self._made(held, version.seen, values, *self._numbers(cuts, cut))
+
+    def _frozen(self, engine: Engine, version: Version) -> list[Frozen | Values]:
+        """The features at a version; the engine is locked."""
+        found: list[Frozen | Values] = []
+        for (view, key), now in zip(self._lookups, self._nows, strict=True):
+            machine = engine.machines[view.name]
+            if version.back and engine.history is not None:
+                found.append(freeze(machine, key, engine.history.undos(view.name, version.back), now))
+            else:
+                found.append(machine.read(key, now))
+        return found
 
     def _cuts(self, held: dict[str, Held]) -> Cuts | Hindrance:
         if not self._tables:
@@ -226,23 +219,31 @@ class _Reading:
     def _version(self, cuts: Cuts) -> tuple[Version, int] | Hindrance:
         """The newest version that fits, and the cut."""
         assert self._engine is not None
-        engine, history = self._engine, self._engine.history
-        found = iter([Version(engine.applied, 0)]) if history is None else history.versions(engine.applied)
-        for version in found:
+        engine = self._engine
+        for version in _versions(engine):
             cut = cuts.at(version.pushed)
             if cut is not None:
                 return version, cut
             if version.pushed < cuts.needed:
                 break
         if engine.applied.get(PUSH, 0) < cuts.needed:
-            return Hindrance("features are behind what the collections have seen", "", cuts.needed)
+            return Hindrance("features are behind what the collections have seen")
         return cuts.behind("the last commits do not reach back to it")
 
+    def _numbers(self, cuts: Cuts, cut: int) -> tuple[dict[str, int], Hindrance]:
+        """The numbers of the tables at a cut, and what is wrong if the token's are later."""
+        late = cuts.behind("a point behind the token's write waits for it", token=True)
+        return {name: cuts.seq(name, cut) for name in self._tables}, late
+
     def _made(
-        self, held: dict[str, Held], seen: Mapping[str, Any], values: Sequence[Values], cuts: Cuts, cut: int
+        self,
+        held: Mapping[str, Held],
+        seen: Mapping[str, Any],
+        values: Sequence[Values],
+        numbers: Mapping[str, int],
+        late: Hindrance,
     ) -> ReadPoint | Hindrance:
-        numbers = {name: cuts.seq(name, cut) for name in self._tables}
-        numbers |= {one.live.collection.table.name: one.position for one in held.values()}
+        numbers = {**numbers, **{one.live.collection.table.name: one.position for one in held.values()}}
         if self._after is not None:
             for name, wanted in self._after.positions.items():
                 if documents.of_table(name):
@@ -251,19 +252,65 @@ class _Reading:
                 else:
                     missing = bool(self._lookups) and not reached(seen.get(name), wanted)
                 if missing:
-                    return cuts.behind("a point behind the token's write waits for it", token=True)
+                    return late
         return self._point(held, seen, values, numbers, "")
 
     # -- where there is none ---------------------------------------------------------------------------------------
 
-    def _try_elsewhere(self, held: dict[str, Held]) -> ReadPoint | Hindrance:
-        """With the features in another process: one version of them, or one point of collections."""
-        cuts = self._cuts(held)
-        if isinstance(cuts, Hindrance):
-            return cuts
-        if not self._lookups:
-            return self._made(held, {}, [], cuts, cuts.high)
-        return Hindrance(f"the runner {self._live.app.runner!r} keeps its features elsewhere", "", -1)
+    def _never(self) -> str | None:
+        """Why waiting for a point does not help, if it does not."""
+        self._runner.alive()
+        if self._lookups and self._engine is None:
+            return _ELSEWHERE
+        # A collection that has stopped is still searched as it is.
+        return next((why for one in self._followers() if (why := one.stopped) is not None), None)
+
+    def _followers(self) -> list[LiveCollection]:
+        return [self._live.library.collections[name] for name in self._collections]
+
+    def _meet(self, stack: contextlib.ExitStack, end: float, *, near: bool) -> ReadPoint | Hindrance:
+        """A point where all meet, the first or behind what is written by now; or why there is none at that time."""
+        meetings = self._live.library.meetings
+        with meetings.meet(self._collections, near=near) as meeting, contextlib.ExitStack() as kept:
+            kept.enter_context(meeting.used())
+            if not meetings.wait(meeting, end) or meeting.place is None:
+                late = ", ".join(meeting.missing()) or "another read"
+                return Hindrance(f"{late} did not come in time to the place where all would be read")
+            if meeting.failed:
+                self._settle(end)
+                return Hindrance(meeting.failed)
+            version, values = self._features_at(meeting.place, end)
+            if isinstance(values, Hindrance):
+                return values
+            held = {name: meeting.moments[name] for name in self._collections}
+            numbers = {name: meeting.place.numbers[name] for name in self._tables}
+            made = self._made(
+                held, version, values, numbers, Hindrance("the token's write is still to come", token=True)
+            )
+            if isinstance(made, ReadPoint):
+                stack.push(kept.pop_all())
+            return made
+
+    def _features_at(self, place: Place, end: float) -> tuple[Mapping[str, Any], list[Values] | Hindrance]:
+        """What has been seen at a place, and the features there; or why they cannot be had."""
+        engine = self._engine
+        if not self._lookups or engine is None:
+            return {}, []
+        # At the last place there is nothing yet to go back to: a version that ends there is made.
+        if not self._runner.wait_until(lambda: _reaches(engine, place), max(0.0, end - time.monotonic())):
+            return {}, Hindrance("the features did not come in time to the place where all would be read")
+        with engine.lock:
+            version = next((one for one in _versions(engine) if one.pushed <= place.last), None)
+            if version is None or version.pushed < place.first:
+                return {}, Hindrance("the last commits do not reach back to the place where all would be read")
+            frozen = self._frozen(engine, version)
+        return version.seen, [one.finish() if isinstance(one, Frozen) else one for one in frozen]
+
+    def _settle(self, end: float) -> None:
+        """Waits until collections show no rows newer than they say."""
+        for one in self._followers():
+            with contextlib.suppress(ClosedError):  # who asks next is told
+                one.wait(partial(_is_whole, one), max(0.0, end - time.monotonic()))
 
     def _newest(self, held: dict[str, Held], why: str) -> ReadPoint:
         """The newest of each."""
@@ -290,27 +337,11 @@ class _Reading:
                 break
         return self._point(held, seen, values, numbers, why)
 
-    def _wait(self, hindrance: Hindrance, timeout: float) -> bool:
-        """Waits until what is in the way has come further; False if waiting does not help."""
-        try:
-            if hindrance.noted:
-                return self._live.library.order.wait(hindrance.name, hindrance.upto, timeout)
-            if hindrance.name:
-                return self._live.library.followed(hindrance.name, hindrance.upto, timeout)
-            engine = self._engine
-            if engine is None or hindrance.upto < 0:
-                return False
-            return self._runner.wait_until(lambda: engine.applied.get(PUSH, 0) >= hindrance.upto, timeout)
-        except ClosedError:
-            # A collection that has stopped is still searched as it is.
-            self._runner.alive()
-            return False
-
     # -- what is handed out ----------------------------------------------------------------------------------------
 
     def _point(
         self,
-        held: dict[str, Held],
+        held: Mapping[str, Held],
         seen: Mapping[str, Any],
         values: Sequence[Values],
         numbers: Mapping[str, int],
@@ -328,6 +359,22 @@ class _Reading:
         ages = live.app.clock.now()
         now = max((one.now for one in values if one.now is not None), default=0 if live.app.event_time else ages)
         return ReadPoint(rows, positions, token, not why, why, now, lagging, max(newest, default=None), held, ages)
+
+
+def _reaches(engine: Engine, place: Place) -> bool:
+    """Whether features have come to a place, between its first push and its last."""
+    return bool(engine.applied.get(PUSH, 0) >= place.first)
+
+
+def _is_whole(one: LiveCollection) -> bool:
+    """Whether a collection shows no rows newer than it says."""
+    return one.position >= one.ahead
+
+
+def _versions(engine: Engine) -> Iterator[Version]:
+    """What can be read, the newest first."""
+    history = engine.history
+    return iter([Version(engine.applied, 0)]) if history is None else history.versions(engine.applied)
 
 
 def _tables(live: Live, collections: Sequence[str], tables: Sequence[str]) -> list[str]:

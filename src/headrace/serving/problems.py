@@ -141,10 +141,16 @@ def error_of(status: int, body: bytes) -> HeadraceError:
     except msgspec.DecodeError:
         text = body[:200].decode("utf-8", "replace").strip()
         return RemoteError(f"expected problem details with status {status}, found {text!r}", status)
-    kind = KINDS.get(str(problem.get("type", "")).removeprefix(_URN))
     detail = str(problem.get("detail") or problem.get("title") or f"status {status}")
+    return error_named(str(problem.get("type", "")).removeprefix(_URN), detail, status)
+
+
+def error_named(slug: str, detail: str, status: int = 0) -> HeadraceError:
+    """The exception of a kind of problem; without a status that was told, its own."""
+    kind = KINDS.get(slug)
     if kind is None or kind.error is None or issubclass(kind.error, ConfigError | RemoteError):
         # A server's own configuration is not something that this program declared.
+        status = status or (INTERNAL if kind is None else kind).status
         return RemoteError(f"{status}: {detail}", status)
     return kind.error(detail)
 

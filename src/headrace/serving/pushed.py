@@ -66,6 +66,8 @@ def _once_more(live: Live, runner: Runner, letter: DeadLetter) -> bool:
         return documents.again(live.library, live.app.tables[stream], raw, letter.source)
     if stream not in live.app.streams:
         return False
+    if stream in live.app.enrichments:
+        return live.ask_again(stream, raw)
     target = live.app.streams[stream]
     try:
         found = decode(target.schema, raw, "ndjson")

@@ -1,14 +1,13 @@
 """A pack made again, as of then: from what is kept of tables and of pushes, by the same rules, and compared.
 
 Passages come from the tables' history at the recorded number, cleaned and cut by the collection's own pipeline; rows of
-features from the push log up to the recorded position, read at the pack's own moment. What is not kept (a source other
-than pushes, history past its limit) is said, and not guessed.
+features from the push log up to the recorded position, read at the pack's own moment; turns from what is remembered.
+What is not kept (a source other than pushes, history past its limit, what was forgotten) is said, and not guessed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,9 +16,10 @@ from headrace.assembly.pack import Pack
 from headrace.documents.states import Raw
 from headrace.features.machine import Batch, ViewMachine, build
 from headrace.runners.base import PUSH
-from headrace.serving import pack_changes
+from headrace.serving import pack_changes, pack_memory
 from headrace.serving.documents import position_of
-from headrace.serving.pack_changes import Difference
+from headrace.serving.pack_erasure import WHY, is_forgotten
+from headrace.serving.pack_memory import Difference, Rebuilt
 from headrace.serving.rows import RowMaker
 from headrace.units import to_micros
 
@@ -27,21 +27,6 @@ if TYPE_CHECKING:
     from headrace.features.view import View
     from headrace.serving.live import Live
     from headrace.stores.tables import Revision
-
-
-@dataclass
-class Rebuilt:
-    """What came of it.
-
-    Attributes:
-        same: The ids of items that were made again, and are what the model saw.
-        other: Those that came out otherwise.
-        unknown: Those that cannot be made again, and why.
-    """
-
-    same: list[str] = field(default_factory=list)
-    other: list[Difference] = field(default_factory=list)
-    unknown: dict[str, str] = field(default_factory=dict)
 
 
 def rebuild(live: Live, pack: Pack) -> Rebuilt:
@@ -53,12 +38,13 @@ def rebuild(live: Live, pack: Pack) -> Rebuilt:
     found = Rebuilt()
     for section in pack.sections:
         for one in section.items:
-            if section.kind not in ("features", "passages", "text"):
-                found.unknown[one.item.id] = "turns of a memory are shown as they were, and not made again"
+            if is_forgotten(one.item):
+                found.unknown[one.item.id] = WHY
             elif section.kind == "text":
                 found.same.append(one.item.id)
     _features(live, pack, found)
     _passages(live, pack, found)
+    pack_memory.rebuild(live, pack, found)
     return found
 
 
@@ -163,8 +149,16 @@ def _texts(live: Live, name: str, revision: Revision) -> set[str]:
     return {piece.text for space in spaces for piece in collection.handlers.pieces(cleaned, space.embedder)}
 
 
-def report(pack: Pack, rebuilt: Rebuilt, now: Sequence[Difference], troubles: Sequence[str]) -> dict[str, Any]:
-    """All of it as plain values."""
+def replayed(live: Live, id: str) -> dict[str, Any]:
+    """A pack, what came of making it again as of then, and what of it differs now; as plain values.
+
+    Raises:
+        UnknownNameError: There is no such pack, or it is no longer kept.
+        StorageError: What is kept cannot be read.
+    """
+    pack = live.pack(id)
+    rebuilt = rebuild(live, pack)
+    now, troubles = pack_changes.differences(live, pack)
     return {
         "pack": pack.to_dict(),
         "rebuilt": {
@@ -172,5 +166,5 @@ def report(pack: Pack, rebuilt: Rebuilt, now: Sequence[Difference], troubles: Se
             "other": [one.plain() for one in rebuilt.other],
             "unknown": rebuilt.unknown,
         },
-        "now": {"changed": [one.plain() for one in now], "not_compared": list(troubles)},
+        "now": {"changed": [one.plain() for one in now], "not_compared": troubles},
     }

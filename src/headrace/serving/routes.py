@@ -63,6 +63,7 @@ def router(service: Service) -> Router:
         ("DELETE", memory_routes.ALL, memory_routes.forget),
         ("GET", "/v1/changes", changes.changes),
         ("GET", "/v1/packs/{id}", changes.pack),
+        ("GET", "/v1/packs/{id}/replay", changes.replay),
         ("POST", context_routes.PATH, context_routes.context),
         ("GET", "/v1/tools", _tools),
         ("POST", "/v1/tools/{name}", _call),
@@ -123,7 +124,7 @@ async def _call(service: Service, request: Request) -> Response:
 
 
 async def _status(service: Service, _: Request) -> Response:
-    return reply(await service.others.run(status, service.live))
+    return reply(await service.others.run(status, service.live) | {"chat": chat.figures(service)})
 
 
 async def _drain(service: Service, request: Request) -> Response:
@@ -182,7 +183,10 @@ async def _readyz(service: Service, _: Request) -> Response:
 
 async def _metrics(service: Service, request: Request) -> Response:
     accept = header(request.scope["headers"], b"accept").decode("latin-1")
-    text, media_type = await service.others.run(lambda: exposition(service.live.stats(), service.tally, accept))
+    figures = chat.figures(service)
+    text, media_type = await service.others.run(
+        lambda: exposition(service.live.stats(), service.tally, accept, figures)
+    )
     return Response(text, headers={"content-type": media_type, "cache-control": "no-store"})
 
 

@@ -98,7 +98,8 @@ class Service:
     async def close(self) -> None:
         """Let go of what belongs to this server's event loop."""
         if self.chat is not None:
-            await self.chat.close()
+            found, self.chat = self.chat, None
+            await found.close()
 
     def check_access(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
         """Let a request pass, or say why not.

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from headrace.runners.base import Figures, Runner, StreamFigures, ViewFigures
-from headrace.runners.library.figures import CollectionFigures, LibraryFigures, TableFigures
+from headrace.runners.enriching.figures import EnrichmentFigures
+from headrace.runners.library.figures import CollectionFigures, LibraryFigures, MemoryFigures, TableFigures
 
 if TYPE_CHECKING:
     from headrace.serving.live import Live
@@ -34,6 +35,8 @@ class Stats(Figures):
     views: Mapping[str, ViewFigures] = field(default_factory=dict)
     tables: Mapping[str, TableFigures] = field(default_factory=dict)
     collections: Mapping[str, CollectionFigures] = field(default_factory=dict)
+    memories: Mapping[str, MemoryFigures] = field(default_factory=dict)
+    enrichments: Mapping[str, EnrichmentFigures] = field(default_factory=dict)
     dead_letters: dict[str, int] = field(default_factory=dict)
     dead_letters_dropped: int = 0
 
@@ -52,6 +55,8 @@ def measure(live: Live, runner: Runner, library: LibraryFigures) -> Stats:
         lagging=live.lagging(),
         tables=library.tables,
         collections=library.collections,
+        memories=library.memories,
+        enrichments=live.enrichment_figures(),
         dead_letters=runner.dead_letters.count(),
         dead_letters_dropped=runner.dead_letters.dropped,
     )

@@ -33,6 +33,7 @@ def declared(app: App) -> dict[str, Any]:
         "streams": {
             name: {
                 "source": None if stream.url is None else shown_url(stream.url),
+                "enriches": app.enrichments[name].base.name if name in app.enrichments else None,
                 "time": stream.schema.time,
                 "columns": {column: str(dtype) for column, dtype in stream.schema.columns.items()},
                 "lateness": format_duration(stream.lateness),

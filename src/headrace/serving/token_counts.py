@@ -1,15 +1,18 @@
 """Tokens by the model's own tokenizer, where it is known and at hand; else by the estimate.
 
 A tokenizer is loaded when it is first asked for, and once a process. What cannot be loaded, because its package is not
-installed or its file is not there and cannot be fetched, is said in one line of the log, and estimated.
+installed or its file is not there, is said in one line of the log, and estimated. Nothing is fetched: tiktoken would
+ask a server for an encoding's file, with no limit of time, in the middle of a request. Its cache is used as it is; who
+wants the file there asks tiktoken for the encoding once.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from headrace.assembly.counting import Counter, Estimate, fitting
 from headrace.errors import ConfigError
@@ -120,16 +123,45 @@ def _of_tiktoken(spec: str, name: str) -> Counter:
     try:
         if name not in tiktoken.list_encoding_names():
             name = tiktoken.encoding_name_for_model(name)
-        encoding = tiktoken.get_encoding(name)
-    # Its file is fetched on first use: whatever fails there (no such model, no network, a wrong hash), we can go on.
+        with _unfetched():
+            encoding = tiktoken.get_encoding(name)
+    # Whatever fails there (no such model, no file in the cache, a wrong hash), we can go on.
     except Exception as error:  # noqa: BLE001
         return _estimated(spec, error)
     return _Tokenizer(f"tiktoken:{name}", lambda text: len(encoding.encode_ordinary(text)))
 
 
+_fetching = threading.local()
+
+
+@contextlib.contextmanager
+def _unfetched() -> Iterator[None]:
+    """Has tiktoken use its cache alone, on this thread and in this block; elsewhere it is as it was."""
+    from tiktoken import load
+
+    if not hasattr(load.read_file, "headrace"):
+        original = load.read_file
+
+        def read_file(blobpath: str) -> bytes:
+            if "://" in blobpath and getattr(_fetching, "not_here", False):
+                raise FileNotFoundError(
+                    f"its file is not in tiktoken's cache, and is not fetched from {blobpath} by itself; do so once: "
+                    "`python -c \"import tiktoken; tiktoken.get_encoding('NAME')\"`, TIKTOKEN_CACHE_DIR set for both"
+                )
+            return original(blobpath)
+
+        read_file.headrace = True  # type: ignore[attr-defined]  # a mark: it is wrapped once
+        load.read_file = read_file
+    _fetching.not_here = True
+    try:
+        yield
+    finally:
+        _fetching.not_here = False
+
+
 def _estimated(spec: str, error: Exception) -> Counter:
     logger.warning(
-        "tokens of %r are estimated: its tokenizer could not be loaded (%s: %.200s). Install it with "
+        "tokens of %r are estimated: its tokenizer could not be loaded (%s: %.400s). Install it with "
         "`pip install 'headrace[tokens]'` and see that its file is at hand, or say \"tokenizers:PATH\".",
         spec,
         type(error).__name__,

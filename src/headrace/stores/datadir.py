@@ -2,7 +2,7 @@
 
 headrace.json   the format's version
 lock            held with flock while a process has the directory open; the kernel lets go when that process dies
-log/  journal/  dead_letters.db  tables/  collections/  indexes/  embeddings.db  packs.db
+log/  journal/  dead_letters.db  tables/  collections/  indexes/  embeddings.db  packs.db  enrichments.db
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ class Layout:
         indexes: The folder of the indexes that are kept here.
         embeddings: The database of what was embedded once.
         packs: The database of the contexts that were given out; other processes may read it.
+        enrichments: The database of what waits for models, their answers, and what they cost.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -51,6 +52,7 @@ class Layout:
         self.indexes = self.path / "indexes"
         self.embeddings = self.path / "embeddings.db"
         self.packs = self.path / "packs.db"
+        self.enrichments = self.path / "enrichments.db"
 
 
 class DataDir(Layout):

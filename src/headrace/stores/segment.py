@@ -88,6 +88,12 @@ def encode_batch(marker: bytes, first: int, entries: Sequence[Entry]) -> bytes:
     return b"".join(parts)
 
 
+def stream_of(body: bytes) -> str:
+    """The stream's name of a body whose checksum was right."""
+    (length,) = _NAME.unpack_from(body)
+    return body[_NAME.size : _NAME.size + length].decode()
+
+
 def decode_body(body: bytes) -> tuple[str, pl.DataFrame]:
     """Stream name and frame of a body whose checksum was right."""
     (length,) = _NAME.unpack_from(body)

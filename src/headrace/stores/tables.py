@@ -158,38 +158,62 @@ class TableStore:
             found = run.execute("SELECT position FROM feeds WHERE feed = ?", (feed,)).fetchone()
         return None if found is None or found[0] is None else msgspec.json.decode(found[0])
 
-    def since(self, seq: int, limit: int, most_bytes: int) -> tuple[list[Revision], int]:
+    def since(self, seq: int, limit: int, most_bytes: int, stop: int | None = None) -> tuple[list[Revision], int]:
         """What changed after `seq`, each row once and as it is now, and the change up to which that is all.
 
         About `limit` rows, one at least; rows past `most_bytes` together are left for the next call. A row that changed
         up to there and once more since is told as well: whoever has followed so far has seen its earlier change, too.
+
+        Args:
+            stop: The last change that is told; rows are told as they were after what is told, not as they are now.
         """
         found: list[Revision] = []
         size = 0
         with self._database.read() as run:
             upto: int = run.execute("SELECT seq FROM last").fetchone()[0]
-            for row in run.execute(f"SELECT {_ROW} FROM rows WHERE seq > ? ORDER BY seq LIMIT ?", (seq, limit + 1)):
+            upto = upto if stop is None else min(upto, stop)
+            query = f"SELECT {_ROW} FROM rows WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?"
+            for row in run.execute(query, (seq, upto, limit + 1)):
                 size += len(row[3] or b"")
                 if len(found) == limit or (found and size > most_bytes):
                     upto = found[-1].seq
                     break
                 found.append(_revision(row))
-            again = (
-                f"SELECT {_ROW} FROM rows WHERE seq > ?2 AND key IN "
-                "(SELECT key FROM history WHERE seq > ?1 AND seq <= ?2) ORDER BY seq"
-            )
-            found += [_revision(row) for row in run.execute(again, (seq, upto))]
+            found += self._again(run, seq, upto) if stop is None else self._earlier(run, seq, upto)
         return found, upto
+
+    @staticmethod
+    def _again(run: sqlite3.Connection, after: int, upto: int) -> list[Revision]:
+        """Rows that changed in between, and once more since, as they are now."""
+        query = (
+            f"SELECT {_ROW} FROM rows WHERE seq > ?2 AND key IN "
+            "(SELECT key FROM history WHERE seq > ?1 AND seq <= ?2) ORDER BY seq"
+        )
+        return [_revision(row) for row in run.execute(query, (after, upto))]
+
+    @staticmethod
+    def _earlier(run: sqlite3.Connection, after: int, upto: int) -> list[Revision]:
+        """Rows that changed in between, and once more since, as they were then."""
+        query = (
+            "SELECT h.key, h.seq, h.kind, h.body, h.at, h.source, h.trusted FROM history h JOIN ("
+            "SELECT key, max(seq) AS newest FROM history WHERE seq > ?1 AND seq <= ?2 GROUP BY key"
+            ") n ON h.seq = n.newest JOIN rows r ON r.key = h.key WHERE r.seq > ?2 ORDER BY h.seq"
+        )
+        return [
+            _revision((*row[:3], None if row[3] is None else zlib.decompress(row[3]), *row[4:]))
+            for row in run.execute(query, (after, upto))
+        ]
 
     def get(self, keys: Sequence[str]) -> dict[str, Revision]:
         """Rows by key; what is deleted or was never there is left out."""
-        found: dict[str, Revision] = {}
+        if not keys:
+            return {}
+        among = "(SELECT value FROM json_each(?))"
+        query = f"SELECT {_ROW} FROM rows WHERE key IN {among} AND body IS NOT NULL"
         with self._database.read() as run:
-            for key in keys:
-                row = run.execute(f"SELECT {_ROW} FROM rows WHERE key = ? AND body IS NOT NULL", (key,)).fetchone()
-                if row is not None:
-                    found[key] = _revision(row)
-        return found
+            rows = run.execute(query, (msgspec.json.encode(list(keys)).decode(),)).fetchall()
+        found = {row[0]: _revision(row) for row in rows}
+        return {key: found[key] for key in keys if key in found}
 
     def count(self) -> int:
         """How many rows there are."""

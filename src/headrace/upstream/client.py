@@ -10,23 +10,25 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
 from typing import Any
+from urllib.parse import urlsplit
 
-import httpx
 import msgspec
 
 from headrace.upstream.breaker import Breaker
 from headrace.upstream.failures import UpstreamError, broken, malformed, slow
+from headrace.upstream.reach import reach
 from headrace.upstream.retrying import Waits, retry_after
 from headrace.upstream.spec import Upstream
 from headrace.upstream.sse import SseError, SseReader
+from headrace.upstream.wire import Connection, Http, SlowConnectError, WireError
 
 MOST_ANSWER = 64 << 20
 _MOST_REFUSAL = 64 << 10
 _CLIENTS_FAULT = frozenset({400, 404, 413, 415, 422})
 _AGAIN = frozenset({408, 409, 425, 429})
 _DONE = b"[DONE]"
+Event = tuple[bytes, dict[str, Any]]
 _json = msgspec.json.Decoder().decode
 
 
@@ -36,12 +38,12 @@ class Server:
     Args:
         spec: Its declaration; the key is read here.
         breaker: Its breaker.
-        transport: Another way to send, for tests of this room.
+
+    Raises:
+        ConfigError: The key cannot be had, or the server not be reached the way that the environment says.
     """
 
-    def __init__(
-        self, spec: Upstream, breaker: Breaker | None = None, transport: httpx.AsyncBaseTransport | None = None
-    ) -> None:
+    def __init__(self, spec: Upstream, breaker: Breaker | None = None) -> None:
         self.spec = spec
         self.name = f"{spec.url.rstrip('/')}#{spec.model or ''}"
         self.breaker = breaker or Breaker()
@@ -51,17 +53,26 @@ class Server:
         self.resting_until = 0.0
         self.requests = self.failures = 0
         key = spec.key()
-        connect, first = spec.seconds("connect"), spec.seconds("first_byte")
-        host = httpx.URL(spec.url).host
-        self.http = httpx.AsyncClient(
-            headers={"authorization": f"Bearer {key}"} if key else {},
-            # What is read is timed here, by what is waited for; httpx has one limit for all reads.
-            timeout=httpx.Timeout(connect=connect, write=first, read=None, pool=connect),
-            limits=httpx.Limits(max_connections=spec.concurrent + 4, max_keepalive_connections=spec.concurrent),
-            trust_env=host not in ("127.0.0.1", "localhost", "::1"),
-            verify=spec.url.startswith("https:"),
-            transport=transport,
-        )
+        authorization = {"authorization": f"Bearer {key}"} if key else {}
+        self.http = Http(reach(spec.url), spec.seconds("connect"), spec.concurrent, authorization)
+        self.path = urlsplit(spec.endpoint).path
+        # Once, not for every request: the limits are texts such as "30s".
+        self.first, self.between, self.total = (spec.seconds(one) for one in ("first_byte", "between", "total"))
+
+    async def ask_health(self) -> int:
+        """The status with which it answers when it is asked whether it is well.
+
+        Raises:
+            WireError: It does not.
+        """
+        parts = urlsplit(self.spec.health_url or self.spec.url)
+        path = parts.path + (f"?{parts.query}" if parts.query else "")
+        connection = await self.http.ask("GET", path or "/")
+        try:
+            await _bytes(connection, _MOST_REFUSAL)  # read, so that the connection can be used again
+            return connection.status
+        finally:
+            connection.close()
 
     def free(self, now: float) -> bool:
         """Whether it may be given a request at this moment."""
@@ -80,70 +91,73 @@ class Answer:
         whole: Of a request that is not streamed: the answer.
     """
 
-    def __init__(self, server: Server, response: httpx.Response, whole: dict[str, Any] | None = None) -> None:
+    def __init__(self, server: Server, connection: Connection, whole: dict[str, Any] | None = None) -> None:
         self.server = server
         self.whole = whole
-        self._response = response
-        self._bytes = response.aiter_raw() if whole is None else None
+        self._connection = connection
         self._reader = SseReader()
-        self._events: list[bytes] = []
+        self._first: list[Event] = []
+        self._failure: UpstreamError | None = None
         self._read = 0
         self._finished = self._over = False
         self._closed = False
-        self._ends = asyncio.get_running_loop().time() + server.spec.seconds("total")
-        self._first: dict[str, Any] | None = None
+        self._ends = asyncio.get_running_loop().time() + server.total
 
     async def start(self) -> None:
         """Read the first event."""
-        self._first = await self._next()
-        if self._first is None:
+        self._first = await self.events()
+        if not self._first:
             raise malformed(self.server.name, "a stream that ended before it began")
+        self._connection.limit(self.server.between, self._ends)
 
-    async def chunks(self) -> AsyncGenerator[dict[str, Any], None]:
-        """The chunks of the stream, from the first.
+    async def events(self) -> list[Event]:
+        """The next events of the stream: those that came together, as they came and read; none at its end.
 
         Raises:
-            UpstreamError: It paused too long, broke, was cut off, or holds what is no chunk.
+            UpstreamError: It paused too long, broke, was cut off, or holds what is no chunk. What came before that has
+                been returned before.
         """
-        chunk = self._first
-        between = self.server.spec.seconds("between")
-        loop = asyncio.get_running_loop()
-        while chunk is not None:
-            yield chunk
+        if self._first:
+            first, self._first = self._first, []
+            return first
+        if self._failure is not None:
+            raise self._failure
+        while not self._over:
             try:
-                # The bound of time is this read's own: nothing is held over the yield.
-                async with asyncio.timeout_at(min(loop.time() + between, self._ends)):
-                    chunk = await self._next()
+                data = await self._connection.read()
             except TimeoutError:
-                raise slow(self.server.name, "the next part of its answer", between) from None
-
-    async def _next(self) -> dict[str, Any] | None:
-        assert self._bytes is not None
-        while not self._events and not self._over:
-            try:
-                data = await anext(self._bytes, b"")
-            except (httpx.HTTPError, httpx.StreamError, OSError) as error:
+                raise slow(self.server.name, "the next part of its answer", self.server.between) from None
+            except (WireError, OSError) as error:
                 raise broken(self.server.name, error) from error
-            self._take(data)
-        if not self._events:
-            return None
-        event = self._events.pop(0)
-        if event.strip() == _DONE:
-            self._over, self._events = True, []
-            return None
-        return self._chunk(event)
+            if found := self._events(data):
+                return found
+        return []
 
-    def _take(self, data: bytes) -> None:
+    def _events(self, data: bytes) -> list[Event]:
+        found: list[Event] = []
+        try:
+            for event in self._take(data):
+                if event.strip() == _DONE:
+                    self._over = True
+                    break
+                found.append((event, self._chunk(event)))
+        except UpstreamError as error:
+            if not found:
+                raise
+            self._failure = error
+        return found
+
+    def _take(self, data: bytes) -> list[bytes]:
         if not data:
             self._over = True
             if not self._finished or not self._reader.empty:
                 raise malformed(self.server.name, "a stream that was cut off")
-            return
+            return []
         self._read += len(data)
         if self._read > MOST_ANSWER:
             raise malformed(self.server.name, f"a stream of more than {MOST_ANSWER >> 20} MiB")
         try:
-            self._events += self._reader.feed(data)
+            return self._reader.feed(data)
         except SseError as error:
             raise malformed(self.server.name, str(error)) from error
 
@@ -156,12 +170,12 @@ class Answer:
         self._finished = self._finished or any(one.get("finish_reason") for one in checked["choices"])
         return checked
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Give the connection back, or close it when the answer is not whole; may be called again."""
         if not self._closed:
             self._closed = True
             self.server.outstanding -= 1
-            await self._response.aclose()
+            self._connection.close(at_end=self._over)
 
 
 async def begin(server: Server, body: bytes, *, stream: bool) -> Answer:
@@ -205,39 +219,36 @@ def failed(server: Server, error: UpstreamError) -> None:
 
 async def _within(server: Server, body: bytes, stream: bool) -> Answer:
     # An answer that is not streamed begins when it is whole.
-    seconds = server.spec.seconds("first_byte" if stream else "total")
+    seconds = server.first if stream else server.total
     try:
         async with asyncio.timeout(seconds):
             return await _send(server, body, stream)
     except TimeoutError:
         raise slow(server.name, "an answer to begin" if stream else "an answer", seconds) from None
-    except httpx.TimeoutException as error:
+    except SlowConnectError as error:
         raise slow(server.name, "a connection", server.spec.seconds("connect")) from error
-    except (httpx.HTTPError, httpx.StreamError, OSError) as error:
+    except (WireError, OSError) as error:
         raise broken(server.name, error) from error
 
 
 async def _send(server: Server, body: bytes, stream: bool) -> Answer:
-    headers = {"content-type": "application/json", "accept": "text/event-stream" if stream else "application/json"}
-    headers["accept-encoding"] = "identity"
-    request = server.http.build_request("POST", server.spec.endpoint, content=body, headers=headers)
-    response = await server.http.send(request, stream=True)
+    kind = "text/event-stream" if stream else "application/json"
+    connection = await server.http.ask("POST", server.path, body, accept=kind)
     try:
-        if response.status_code != 200:
-            raise await _refusal(server, response)
+        if connection.status != 200:
+            raise await _refusal(server, connection)
         if not stream:
-            whole = await _whole(server, response)
-            return Answer(server, response, whole)
-        answer = Answer(server, response)
+            return Answer(server, connection, await _whole(server, connection))
+        answer = Answer(server, connection)
         await answer.start()
         return answer
     except BaseException:
-        await response.aclose()
+        connection.close()
         raise
 
 
-async def _whole(server: Server, response: httpx.Response) -> dict[str, Any]:
-    data = await _bytes(response, MOST_ANSWER)
+async def _whole(server: Server, connection: Connection) -> dict[str, Any]:
+    data = await _bytes(connection, MOST_ANSWER)
     if data is None:
         raise malformed(server.name, f"an answer of more than {MOST_ANSWER >> 20} MiB")
     try:
@@ -247,9 +258,9 @@ async def _whole(server: Server, response: httpx.Response) -> dict[str, Any]:
     return _checked(server.name, value, "message")
 
 
-async def _bytes(response: httpx.Response, most: int) -> bytes | None:
+async def _bytes(connection: Connection, most: int) -> bytes | None:
     data = bytearray()
-    async for part in response.aiter_raw():
+    while part := await connection.read():
         data += part
         if len(data) > most:
             return None
@@ -279,9 +290,9 @@ def _checked(name: str, value: Any, part: str) -> dict[str, Any]:
     return value
 
 
-async def _refusal(server: Server, response: httpx.Response) -> UpstreamError:
-    data = await _bytes(response, _MOST_REFUSAL) or b""
-    status = response.status_code
+async def _refusal(server: Server, connection: Connection) -> UpstreamError:
+    data = await _bytes(connection, _MOST_REFUSAL) or b""
+    status = connection.status
     try:
         found = _json(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -291,10 +302,10 @@ async def _refusal(server: Server, response: httpx.Response) -> UpstreamError:
     if status in _CLIENTS_FAULT:
         return UpstreamError(text, status, again=False, harmful=False, code="upstream_refused")
     if status in _AGAIN:
-        wait = retry_after(response.headers.get("retry-after"))
+        wait = retry_after(connection.headers.get("retry-after"))
         return UpstreamError(text, 429, harmful=False, retry_after=wait, code="upstream_busy")
     if status >= 500:
-        wait = retry_after(response.headers.get("retry-after")) if status == 503 else None
+        wait = retry_after(connection.headers.get("retry-after")) if status == 503 else None
         return UpstreamError(text, 502, retry_after=wait, code="upstream_failed")
     # A wrong key is ours, not the client's: it must not read as if its own were wrong.
     return UpstreamError(text, 502, again=True, harmful=True, code="upstream_refused")

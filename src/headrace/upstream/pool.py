@@ -18,13 +18,12 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import httpx
-
 from headrace.upstream.choose import choose
 from headrace.upstream.client import Answer, Server, begin
 from headrace.upstream.failures import UpstreamError
 from headrace.upstream.retrying import Budget, backoff
 from headrace.upstream.spec import Upstream
+from headrace.upstream.wire import WireError
 
 log = logging.getLogger("headrace.upstream")
 
@@ -57,6 +56,11 @@ class Pool:
         self.hedged = self.retried = 0
         self.on_change: Callable[[], None] = lambda: None
 
+    def start(self) -> None:
+        """Begin the health checks, on the running event loop; `open` does it too."""
+        if self._checks is None and self._health_every:
+            self._checks = asyncio.create_task(self._check_all(), name="headrace-upstream-health")
+
     def limit(self) -> int:
         """How many requests the servers that are up can take together."""
         now = time.monotonic()
@@ -83,8 +87,7 @@ class Pool:
         Raises:
             UpstreamError: The last attempt's.
         """
-        if self._checks is None and self._health_every:
-            self._checks = asyncio.create_task(self._check_all(), name="headrace-upstream-health")
+        self.start()
         group = self.group(model)
         self._retries.request(time.monotonic())
         self._hedges.request(time.monotonic())
@@ -114,10 +117,8 @@ class Pool:
 
     async def release(self, answer: Answer) -> None:
         """An answer has been read, or is given up."""
-        try:
-            await answer.close()
-        finally:
-            self._news()
+        answer.close()
+        self._news()
 
     async def close(self) -> None:
         """End the health checks and close all connections."""
@@ -126,7 +127,7 @@ class Pool:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._checks
         for server in self.servers:
-            await server.http.aclose()
+            server.http.close()
 
     def figures(self) -> list[dict[str, Any]]:
         """Of each server, what is known of it."""
@@ -135,6 +136,7 @@ class Pool:
             {
                 "url": one.spec.url,
                 "model": one.spec.model,
+                "up": one.up(now),
                 "healthy": one.healthy,
                 "breaker": one.breaker.state(now),
                 "outstanding": one.outstanding,
@@ -195,24 +197,20 @@ class Pool:
     async def _attempt(
         self, server: Server, group: list[Server], body: Callable[[Server], bytes], stream: bool, prefix: bytes | None
     ) -> Answer:
+        after = server.waits.hedge_after() if self._hedge and stream and len(group) > 1 else None
+        if after is None:
+            return await begin(server, body(server), stream=stream)
         first = asyncio.ensure_future(begin(server, body(server), stream=stream))
         running = {first}
+        won: Answer | None = None
         try:
-            after = server.waits.hedge_after() if self._hedge and stream and len(group) > 1 else None
-            if after is not None:
-                await asyncio.wait(running, timeout=after)
-                if not first.done() and (second := self._second(server, group, prefix)) is not None:
-                    running.add(asyncio.ensure_future(begin(second, body(second), stream=stream)))
-            answer = await _first(running)
-        except BaseException:
-            await _end(running)
-            raise
-        try:
-            await _end(running)
-        except BaseException:
-            await answer.close()  # given up in the moment in which it was won
-            raise
-        return answer
+            await asyncio.wait(running, timeout=after)
+            if not first.done() and (second := self._second(server, group, prefix)) is not None:
+                running.add(asyncio.ensure_future(begin(second, body(second), stream=stream)))
+            won = await _first(running)
+        finally:
+            await _end(running, won)
+        return won
 
     def _second(self, server: Server, group: list[Server], prefix: bytes | None) -> Server | None:
         now = time.monotonic()
@@ -233,15 +231,14 @@ class Pool:
             await asyncio.sleep(self._health_every)
 
     async def _check(self, server: Server) -> None:
-        url = server.spec.health_url
-        if url is None:
+        if server.spec.health is None:
             return
         try:
             async with asyncio.timeout(_HEALTH_TIMEOUT):
-                response = await server.http.get(url, timeout=_HEALTH_TIMEOUT)
+                status = await server.ask_health()
             # A server without that address, or that wants another key for it, answers all the same.
-            well, why = response.status_code < 500, f"status {response.status_code}"
-        except (httpx.HTTPError, OSError, TimeoutError) as error:
+            well, why = status < 500, f"status {status}"
+        except (WireError, OSError) as error:
             well, why = False, f"{type(error).__name__}: {error}"
         if well != server.healthy:
             log.warning("%s is %s (%s)", server.name, "well again" if well else "not well", why)
@@ -261,10 +258,24 @@ async def _first(running: set[asyncio.Task[Answer]]) -> Answer:
             raise next(error for task in done if (error := task.exception()) is not None)
 
 
-async def _end(running: set[asyncio.Task[Answer]]) -> None:
-    """Cancel what still runs, and close what has begun all the same."""
+async def _end(running: set[asyncio.Task[Answer]], won: Answer | None) -> None:
+    """Cancel what still runs, and close what has begun all the same.
+
+    An answer may begin in the very moment in which it is given up, and who waits here may be given up too; so what is
+    left over closes itself as it ends, whether somebody waits for that or not.
+    """
     for task in running:
         task.cancel()
-    for found in await asyncio.gather(*running, return_exceptions=True):
-        if isinstance(found, Answer):
-            await found.close()
+        task.add_done_callback(_close)
+    try:
+        if running:
+            await asyncio.wait(running)
+    except BaseException:
+        if won is not None:
+            won.close()
+        raise
+
+
+def _close(task: asyncio.Task[Answer]) -> None:
+    if not task.cancelled() and task.exception() is None:
+        task.result().close()

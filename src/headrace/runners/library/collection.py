@@ -25,14 +25,16 @@ from headrace.errors import ClosedError, InputError, StorageError
 from headrace.runners.embedding.lanes import Lane
 from headrace.runners.library.background import Background
 from headrace.runners.library.figures import CollectionFigures
-from headrace.runners.library.prepare import Prepared, Preparer
+from headrace.runners.library.prepare import Prepared, Preparer, difference
 from headrace.runners.library.readers import Readers
 from headrace.runners.library.repair import repair
+from headrace.runners.library.search import Held, held
 from headrace.runners.library.spaces import LiveSpace, Spaces
 from headrace.runners.library.table import LiveTable
+from headrace.runners.meetings import Meetings
 from headrace.runners.setaside import SetAside
 from headrace.sources.base import Letter, Trace
-from headrace.stores.records import ChunkRecord, Flip, Records
+from headrace.stores.records import Flip, Records
 from headrace.stores.tables import Revision
 from headrace.stores.vectors.base import Point, Terms
 
@@ -91,12 +93,13 @@ class LiveCollection:
             self._pipelines,
             self._again,
             self._switch,
-            self._wake,
+            self.wake,
         )
         with records.moment() as moment:
             self.position = moment.position
         self.aimed = self.position  # what is being made now brings it here
         self.ahead = 0  # moments before this may show rows newer than they say
+        self.meetings: Meetings[Held] | None = None
         self._thread = threading.Thread(target=self._run, name=f"headrace-collection-{collection.name}", daemon=True)
 
     def start(self) -> None:
@@ -140,8 +143,9 @@ class LiveCollection:
             self.changed.notify_all()
 
     def _step(self) -> None:
-        revisions, upto = self._table.store.since(self.position, _MOST_DOCUMENTS, _MOST_BYTES)
+        revisions, upto = self._table.store.since(self.position, _MOST_DOCUMENTS, _MOST_BYTES, self._meet())
         self.aimed = upto
+        self._meetings().aim(self.collection.name, upto)
         if revisions or upto > self.position:
             self._process(revisions, upto)
             self._background.edited()
@@ -149,17 +153,32 @@ class LiveCollection:
             self._wait_for_table()
         self._sweep()
 
+    def _meet(self) -> int:
+        """Lets readers have a look who wait for it here; how far to follow now, to pass none of them."""
+        meetings, name = self._meetings(), self.collection.name
+        if meetings.due(name, self.position):
+            if self.position < self.ahead:
+                meetings.spoil(name, self.position, f"{name} is between two changes of one document")
+            else:
+                meetings.arrive(name, self.position, lambda: held(self, 0.0))
+        return meetings.upto(name, self.position)
+
+    def _meetings(self) -> Meetings[Held]:
+        assert self.meetings is not None, "the library sets it before the start"
+        return self.meetings
+
     def _wait_for_table(self) -> None:
-        warming = self._background.busy
+        warming, meetings = self._background.busy, self._meetings()
 
         def news() -> bool:
-            newer = self._table.store.seq > self.position
+            newer = meetings.wanted(self.collection.name, self.position)
             return newer or self._closing.is_set() or (warming and not self._background.busy)
 
         with self._table.changed:
             self._table.changed.wait_for(news, _SWEEP if self._garbage else _POLL)
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Somebody waits for this collection."""
         with self._table.changed:
             self._table.changed.notify_all()
 
@@ -248,7 +267,7 @@ class LiveCollection:
             if found:
                 self.spaces.open[number].index.write(found, [])
                 self._counts["written"] += len(found)
-        written, removed, kept = _difference(made)
+        written, removed, kept = difference(made)
         self._counts["kept"] += kept
         self.records.flip(Flip(list(made.documents.values()), made.gone, written, removed, position))
         if made.problems:
@@ -293,6 +312,12 @@ class LiveCollection:
         with self.changed:
             self.failure = reason
             self.changed.notify_all()
+        self._meetings().spoil(self.collection.name, None, self.stopped or reason)
+
+    @property
+    def stopped(self) -> str | None:
+        """That it has stopped, and why."""
+        return None if self.failure is None else f"the collection {self.collection.name!r} has stopped: {self.failure}"
 
     def is_settled(self) -> bool:
         """Whether every document is made as it should be now, and no index is being filled anew."""
@@ -313,7 +338,7 @@ class LiveCollection:
         with self.changed:
             held = self.changed.wait_for(lambda: done() or self.failure is not None or self._closing.is_set(), timeout)
             if not done() and self.failure is not None:
-                raise ClosedError(f"the collection {self.collection.name!r} has stopped: {self.failure}")
+                raise ClosedError(self.stopped)
             if not done() and self._closing.is_set():
                 raise ClosedError(f"the collection {self.collection.name!r} is closed; open the app again")
         return held
@@ -358,37 +383,3 @@ class LiveCollection:
         """Lets go of indexes and records, once it is stopped."""
         self.spaces.close()
         self.records.close()
-
-
-def _difference(made: Prepared) -> tuple[list[ChunkRecord], list[tuple[str, int]], int]:
-    """What a batch writes to the records and takes from them, and how many chunks stayed."""
-    written: list[ChunkRecord] = []
-    removed: list[tuple[str, int]] = []
-    kept = 0
-    for key, old in made.old.items():
-        before = {chunk.id: chunk for chunk in old}
-        after = {
-            chunk.id: _record(chunk, number)
-            for (document, number), chunks in made.chunks.items()
-            if document == key
-            for chunk in chunks
-        }
-        written += [record for one, record in after.items() if before.get(one) != record]
-        removed += [(one, chunk.space) for one, chunk in before.items() if one not in after]
-        kept += len(before.keys() & after.keys())
-    return written, removed, kept
-
-
-def _record(chunk: Chunk, space: int) -> ChunkRecord:
-    return ChunkRecord(
-        chunk.id,
-        space,
-        chunk.document,
-        bytes.fromhex(chunk.hash),
-        chunk.number,
-        chunk.text,
-        None if chunk.embedded == chunk.text else chunk.embedded,
-        chunk.headings,
-        chunk.start,
-        chunk.end,
-    )

@@ -62,8 +62,22 @@ class CollectionFigures:
 
 
 @dataclass(frozen=True)
+class MemoryFigures:
+    """A memory's counts since the start.
+
+    Attributes:
+        summaries: Summaries made, by what made them: "extractive", "function" or "model".
+        failed: Those that the function or the model did not make, so that they were extracted.
+    """
+
+    summaries: Mapping[str, int] = field(default_factory=dict)
+    failed: int = 0
+
+
+@dataclass(frozen=True)
 class LibraryFigures:
-    """The counters of all tables and collections."""
+    """The counters of all tables, collections and memories."""
 
     tables: Mapping[str, TableFigures] = field(default_factory=dict)
     collections: Mapping[str, CollectionFigures] = field(default_factory=dict)
+    memories: Mapping[str, MemoryFigures] = field(default_factory=dict)

@@ -22,10 +22,13 @@ from headrace.registry import DEFAULT as CONNECTORS
 from headrace.runners.embedding.load import embedder
 from headrace.runners.embedding.queue import EmbedQueue
 from headrace.runners.library.collection import LiveCollection
-from headrace.runners.library.figures import LibraryFigures
+from headrace.runners.library.figures import LibraryFigures, MemoryFigures
 from headrace.runners.library.memory import LiveMemory
+from headrace.runners.library.memory_model import ModelSummary
+from headrace.runners.library.search import Held
 from headrace.runners.library.spaces import Spaces
 from headrace.runners.library.table import LiveTable
+from headrace.runners.meetings import Meetings
 from headrace.runners.order import WriteOrder
 from headrace.runners.setaside import SetAside
 from headrace.stores import disk
@@ -72,6 +75,7 @@ class Library:
         self.tables: dict[str, LiveTable] = {}
         self.collections: dict[str, LiveCollection] = {}
         self.memories: dict[str, LiveMemory] = {}
+        self._meetings: Meetings[Held] | None = None
         try:
             self._open()
         except BaseException:
@@ -89,7 +93,13 @@ class Library:
             found = self._open_collection(memory.collection, self._private_queue)
             found.records.overwrite_deleted()
             self.memories[memory.name] = LiveMemory(memory, turns, summaries, found, self._app.clock.now)
+            if memory.summary is not None and not callable(memory.summary):
+                self.memories[memory.name].keeper.function = ModelSummary(self._app, memory.summary)
         self.order = self._keep_order()
+        tables = {name: one.collection.table.name for name, one in self.collections.items()}
+        self._meetings = Meetings(self.order, tables, lambda name: self.collections[name].wake())
+        for one in self.collections.values():
+            one.meetings = self._meetings
 
     def _open_table(self, table: Table, kind: type[TableStore]) -> LiveTable:
         disk.make_directory(self._layout.tables)
@@ -184,6 +194,12 @@ class Library:
                     table.problem = "old revisions could not be forgotten; see the log"
 
     @property
+    def meetings(self) -> Meetings[Held]:
+        """Where readers meet the collections."""
+        assert self._meetings is not None
+        return self._meetings
+
+    @property
     def path(self) -> Path:
         """Where tables, records and the embeddings are."""
         return self._layout.path
@@ -230,6 +246,7 @@ class Library:
         return LibraryFigures(
             {name: one.figures() for name, one in self.tables.items()},
             {name: one.figures() for name, one in self.collections.items()},
+            {name: MemoryFigures(dict(one.keeper.made), one.keeper.failed) for name, one in self.memories.items()},
         )
 
     def problem(self) -> str | None:
@@ -247,6 +264,8 @@ class Library:
                 return
             self._closed = True
         self._pruner.set()
+        if self._meetings is not None:
+            self._meetings.close()
         for memory in self.memories.values():
             memory.keeper.stop()
         for table in self.tables.values():

@@ -14,11 +14,12 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from headrace.documents.turns import SummaryRow, about_of, group_of, key_of
+from headrace.documents.turns import SummaryRow, TurnRow, about_of, group_of, key_of
 from headrace.errors import InputError, StaleError
 from headrace.runners.library.collection import LiveCollection
 from headrace.runners.library.hits import Hit
@@ -38,6 +39,8 @@ _BATCH = 500
 # A long turn is several chunks: more are asked for than turns are wanted.
 _CHUNKS = 3
 Find = Callable[[Asked], Sequence[Hit]]
+Erasing = Callable[[str, Sequence[str]], AbstractContextManager[Callable[[int], None]]]
+"""Of a table and the keys of rows that are about to be erased; what it gives is told the table's number after that."""
 
 
 class LiveMemory:
@@ -71,6 +74,9 @@ class LiveMemory:
         # One at a time gives turns their numbers, forgets, and writes summaries: none of them undoes another.
         self._lock = threading.Lock()
         self.keeper = Keeper(self)
+        # Around whatever erases rows: what was made of them elsewhere is erased with them.
+        self.erasing: Erasing = _alone
+        self.listeners: list[Callable[[Sequence[str]], None]] = []  # told of the sessions in which something changed
         self.forgotten = 0  # how often something was: a summary that was begun before is not written
 
     def start(self) -> None:
@@ -112,7 +118,12 @@ class LiveMemory:
         if rejects:
             raise InputError(f"expected {len(rows)} turns that can be stored, found {rejects[0].reason}")
         self.keeper.look_at(group)
+        self._tell([group])
         return seq, taken
+
+    def _tell(self, groups: Sequence[str]) -> None:
+        for listener in self.listeners:
+            listener(groups)
 
     def _numbered(self, session: str, group: str, turns: Sequence[Said]) -> list[dict[str, Any]]:
         """Turns as rows, without those that are there already."""
@@ -185,13 +196,14 @@ class LiveMemory:
         _within("k", k, MOST_OLDER)
         moment = self._now() if now is None else now
         group = group_of(session)
-        found = self.store.newest(group, turns, since=self.oldest, upto=upto)
-        latest = [turn_of(one, moment) for one in found]
-        first = row_of(found[0]).number if found else None
+        most = max(turns, self.memory.turns + 1)  # one more than the latest, to see what is to be summed up
+        window = [row_of(one) for one in self.store.newest(group, most, since=self.oldest, upto=upto)]
+        rows = window[len(window) - min(turns, len(window)) :]
+        latest = [turn_of(one, moment) for one in rows]
         older: list[Turn] = []
-        if question.strip() and k and len(found) == turns:
-            older = self._older(group, question, k, first, find, upto, moment)
-        summary = self._current(group)
+        if question.strip() and k and len(rows) == turns:
+            older = self._older(group, question, k, rows[0].number if rows else None, find, upto, moment)
+        summary = self._current(group, window)
         if summary is None:
             return Recalled("", older, latest)
         return Recalled(summary.text, older, latest, summary.by, summary.problem)
@@ -212,15 +224,14 @@ class LiveMemory:
             row = row_of(revision)
             own = row.group == group and row.at >= oldest and (first is None or row.number < first)
             if own and (upto is None or revision.seq <= upto):
-                turns.append(turn_of(revision, now, scores[key]))
+                turns.append(turn_of(row, now, scores[key]))
         return turns[:k]
 
-    def _current(self, group: str) -> SummaryRow | None:
+    def _current(self, group: str, window: Sequence[TurnRow]) -> SummaryRow | None:
         """The summary, if none of what it is made of is too old; if it is not what it should be, it is looked at."""
         summary = self.summary(group)
-        window = self.store.newest(group, self.memory.turns + 1)
         if len(window) > self.memory.turns:
-            reaches = row_of(window[0])
+            reaches = window[-self.memory.turns - 1]
             if summary is None or summary.covers < reaches.number or summary.first_at < self.oldest:
                 self.keeper.look_at(group)
         return None if summary is None or summary.first_at < self.oldest else summary
@@ -239,6 +250,7 @@ class LiveMemory:
                 return False
             self._summaries.push([row])
             self._summary_store.forget_replaced(row.key)
+        self._tell([row.key])
         return True
 
     # -- forgetting ------------------------------------------------------------------------------------------------
@@ -282,10 +294,13 @@ class LiveMemory:
                     break
                 self.forgotten += 1
                 groups = sorted({row_of(one).group for one in found})
-                self._drop_summaries(groups)
-                self._table.delete([one.key for one in found], erase=True)
+                keys = [one.key for one in found]
+                with self.erasing(self.memory.table.name, [*keys, *groups]) as done:
+                    self._drop_summaries(groups)
+                    done(self._table.delete(keys, erase=True))
             count += len(found)
             self.keeper.unscrubbed = True
+            self._tell(groups)
             for group in groups:
                 self.keeper.look_at(group)
         return count
@@ -308,6 +323,10 @@ class LiveMemory:
         """After a start: what a crash left of revisions that were being erased is erased."""
         for table in (self._table, self._summaries):
             table.store.prune(self._now() + 1, min(self._collection.position, table.store.seq))
+
+
+def _alone(table: str, keys: Sequence[str]) -> AbstractContextManager[Callable[[int], None]]:  # noqa: ARG001 - as said
+    return nullcontext(lambda _: None)
 
 
 def _what(row: Any) -> tuple[str, str, str | None]:

@@ -33,6 +33,7 @@ _LIMIT = 60.0
 _BACKOFF = 0.1
 _PATROL = 30.0
 _AGED_AT_ONCE = 500
+Summarize = Callable[[str, list[Turn]], str]
 
 
 class Keeper:
@@ -48,6 +49,11 @@ class Keeper:
         self._call: threading.Thread | None = None
         self._thread: threading.Thread | None = None
         self.failure: str | None = None
+        given = memory.memory.summary
+        # What makes summaries; whoever opens a memory for which a model was named puts it here.
+        self.function: Summarize | None = given if callable(given) else None
+        self.made: dict[str, int] = {}
+        self.failed = 0
 
     def start(self) -> None:
         """Begins."""
@@ -149,7 +155,7 @@ class Keeper:
             rows = [row_of(one) for one in found]
             if not rows:
                 return
-            turns = [turn_of(one, rows[-1].at) for one in found]
+            turns = [turn_of(row, rows[-1].at) for row in rows]
             summary = self._next_summary(group, before, rows, turns)
             if summary is not None and not memory.write_summary(summary, forgotten):
                 self.look_at(group)
@@ -179,18 +185,20 @@ class Keeper:
 
     def _made(self, before: str, turns: Sequence[Turn]) -> tuple[str, str, str]:
         """A summary, what made it, and why that was not the memory's own function."""
-        function = self._memory.memory.summary
+        function = self.function
         problem = ""
         if function is not None:
             text, problem = self._asked(function, before, turns)
             if text is not None:
-                return text, "function", ""
+                by = str(getattr(function, "by", "function"))
+                self.made[by] = self.made.get(by, 0) + 1
+                return text, by, ""
+            self.failed += 1
             logger.warning("the memory %s: its summary: %s; extracted instead", self._memory.memory.name, problem)
+        self.made["extractive"] = self.made.get("extractive", 0) + 1
         return extract(before, [(one.role, one.text) for one in turns], tokens=TOKENS), "extractive", problem
 
-    def _asked(
-        self, function: Callable[[str, list[Turn]], str], before: str, turns: Sequence[Turn]
-    ) -> tuple[str | None, str]:
+    def _asked(self, function: Summarize, before: str, turns: Sequence[Turn]) -> tuple[str | None, str]:
         """What the function says, after some tries; or None, and why."""
         problem = ""
         for number in range(_TRIES):
@@ -215,7 +223,7 @@ class Keeper:
             call.join(_BACKOFF)
 
 
-def _call(function: Callable[[str, list[Turn]], str], before: str, turns: list[Turn], found: list[Any]) -> None:
+def _call(function: Summarize, before: str, turns: list[Turn], found: list[Any]) -> None:
     try:
         found.append(function(before, turns))
     except Exception as error:  # noqa: BLE001  # the app's own code: what goes wrong is said with the summary

@@ -166,13 +166,8 @@ def _call(call: Any) -> str:
     return f"{function.get('name', '')}({function.get('arguments', '')})"
 
 
-def turn_of(revision: Revision, now: int, score: float | None = None) -> Turn:
-    """A stored turn.
-
-    Raises:
-        DecodeError: It is not one.
-    """
-    row = row_of(revision)
+def turn_of(row: TurnRow, now: int, score: float | None = None) -> Turn:
+    """A stored turn, at a time in microseconds since the Unix epoch."""
     age = max(0.0, (now - row.at) / SECOND)
     return Turn(row.id, row.role, row.text, from_micros(row.at), age, row.subject, score)
 

@@ -142,3 +142,37 @@ def _plain(value: Any) -> Any:
         items = [_plain(one) for one in value if one is not None]
         return sorted(items, key=repr) if isinstance(value, set | frozenset) else items
     return value
+
+
+def difference(made: Prepared) -> tuple[list[ChunkRecord], list[tuple[str, int]], int]:
+    """What a batch writes to the records and takes from them, and how many chunks stayed."""
+    written: list[ChunkRecord] = []
+    removed: list[tuple[str, int]] = []
+    kept = 0
+    for key, old in made.old.items():
+        before = {chunk.id: chunk for chunk in old}
+        after = {
+            chunk.id: _record(chunk, number)
+            for (document, number), chunks in made.chunks.items()
+            if document == key
+            for chunk in chunks
+        }
+        written += [record for one, record in after.items() if before.get(one) != record]
+        removed += [(one, chunk.space) for one, chunk in before.items() if one not in after]
+        kept += len(before.keys() & after.keys())
+    return written, removed, kept
+
+
+def _record(chunk: Chunk, space: int) -> ChunkRecord:
+    return ChunkRecord(
+        chunk.id,
+        space,
+        chunk.document,
+        bytes.fromhex(chunk.hash),
+        chunk.number,
+        chunk.text,
+        None if chunk.embedded == chunk.text else chunk.embedded,
+        chunk.headings,
+        chunk.start,
+        chunk.end,
+    )

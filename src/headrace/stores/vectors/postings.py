@@ -34,6 +34,8 @@ _FIRST = 4
 _WORTH_CLEANING = 64
 # From this length on it is worth asking whether a list must be read at all; up to so many points are looked up instead.
 _LONG, _FEW = 2_048, 256
+# Of so many slots together the best is looked at first.
+_BLOCK = 32
 
 
 @dataclass(slots=True)
@@ -76,20 +78,29 @@ class _List:
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """One of a question's words: its list at that moment, what its weights are multiplied by, and the most it adds."""
+    """One of a question's words: its list at that moment, what its weights are multiplied by, and the most it adds.
+
+    Attributes:
+        stale: Whether some of its entries are.
+    """
 
     word: int
     factor: float
     most: float
+    stale: bool
     slots: Slots32
     stamps: Stamps
     weights: Weights
 
     def add_to(self, scores: Weights, current: Stamps, passing: Flags | None) -> None:
-        fresh = current[self.slots] == self.stamps
+        slots = self.slots.astype(np.intp)  # once: NumPy would, for each look
+        added = self.weights * np.float32(self.factor)
+        if self.stale:
+            added *= current[slots] == self.stamps
         if passing is not None:
-            fresh &= passing[self.slots]
-        scores[self.slots[fresh]] += np.float32(self.factor) * self.weights[fresh]
+            added *= passing[slots]
+        # A slot's stale entries stand before its fresh one, and of several for one slot the last counts.
+        scores[slots] += added
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,22 +143,30 @@ class View:
                     return _top([(slot, float(found[slot]) + _looked_up(weights_of(slot), rest)) for slot in near], k)
             one.add_to(found, current, passing)
             left -= one.most
-        touched = np.flatnonzero(found)
-        if len(touched) > k:
-            touched = touched[np.argpartition(-found[touched], k - 1)[:k]]
+        touched = np.flatnonzero(found >= _least_of(found, k))
         return _top(list(zip(touched.tolist(), found[touched].tolist(), strict=True)), k)
+
+
+def _least_of(scores: Weights, k: int) -> float:
+    """More than 0, and no more than the k-th best score: above it are those k, and few others.
+
+    If k of some blocks have a score of that much, so have k slots; the blocks' own best are soon compared.
+    """
+    least = np.finfo(np.float32).tiny
+    whole = len(scores) // _BLOCK
+    if whole <= k:
+        return float(least)
+    best = scores[: whole * _BLOCK].reshape(whole, _BLOCK).max(axis=1)
+    return float(max(np.partition(best, whole - k)[whole - k], least))
 
 
 def _within_reach(scores: Weights, k: int, left: float) -> list[int] | None:
     """The slots that can still be among the k best if at most `left` is added to any; None if they are many."""
-    touched = np.flatnonzero(scores)
-    if len(touched) < k:
-        return None
-    least = float(np.partition(scores[touched], len(touched) - k)[len(touched) - k])
+    least = _least_of(scores, k)
     # A slot that has none of the words so far can get no more than what is left.
     if least <= left:
         return None
-    near = touched[scores[touched] >= least - left]
+    near = np.flatnonzero(scores >= least - left)
     return near.tolist() if len(near) <= max(_FEW, 4 * k) else None
 
 
@@ -234,7 +253,7 @@ class Postings:
             if found is not None:
                 factor, used = weight * idf(points, found.live), found.used
                 arrays = found.slots[:used], found.stamps[:used], found.weights[:used]
-                lists.append(_Asked(word, factor, factor * found.most, *arrays))
+                lists.append(_Asked(word, factor, factor * found.most, found.live < used, *arrays))
         return View(sorted(lists, key=lambda one: -one.most))
 
 

@@ -1,4 +1,5 @@
-"""What `Remote` offers of memories: as `LiveMemories`, over HTTP."""
+# Made of client_async/memories.py by `make client`: change that, not this.
+"""What a client offers of memories: as `LiveMemories`, over HTTP."""
 
 from __future__ import annotations
 
@@ -7,26 +8,20 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-import httpx
 import msgspec
 
 from headrace.errors import InputError
 from headrace.runners.library.memory_turns import Recalled, identifier
+from headrace.serving import client_wire as wire
+from headrace.serving.client_sync.link import Link
 from headrace.serving.token import Token
-from headrace.units import from_micros
 
 if TYPE_CHECKING:
     from headrace.declarations import Memory
 
-# As long as the server waits until what it forgets is gone from its disk.
-_FORGETTING = 30.0
 
-
-class RemoteMemories:
-    """The part of `Remote` that is about memories."""
-
-    def _call(self, method: str, path: str, *, wait: float = 0.0, **request: Any) -> httpx.Response:
-        raise NotImplementedError
+class Memories(Link):
+    """The part of a client that is about memories."""
 
     def remember(
         self,
@@ -50,11 +45,9 @@ class RemoteMemories:
             )
         else:
             turns = [role] if isinstance(role, Mapping) else list(role)
-        try:
-            body = msgspec.json.encode({"turns": turns, "subject": subject})
-        except (TypeError, ValueError) as error:
-            raise InputError(f"expected messages that JSON can hold, found others ({error})") from error
-        answer = self._call("POST", _path(memory, session), content=body).json()
+        said = {"turns": turns, "subject": subject}
+        body = wire.as_json(said, "expected messages that JSON can hold, found others")
+        answer = (self._call("POST", _path(memory, session), content=body)).json()
         return Token(Token.parse(answer["token"]).positions, answer["remembered"])
 
     def recall(
@@ -84,25 +77,24 @@ class RemoteMemories:
         session: str | None = None,
         subject: str | None = None,
         before: datetime | int | None = None,
+        timeout: float = 30.0,
     ) -> int:
         """As `Live.forget`."""
         if sum(one is not None for one in (session, subject, before)) != 1:
-            raise InputError(f"{_name(memory)}: expected one of session=, subject= and before=, found none or several")
-        asked: dict[str, Any] = {}
+            raise InputError(
+                f"{wire.name_of(memory)}: expected one of session=, subject= and before=, found none or several"
+            )
+        asked: dict[str, Any] = {"timeout": timeout}
         if subject is not None:
             asked["subject"] = subject
         if before is not None:
-            asked["before"] = (from_micros(before) if isinstance(before, int) else before).isoformat()
-        path = _path(memory, session) if session is not None else f"/v1/memories/{quote(_name(memory), safe='')}"
-        answer = self._call("DELETE", path, wait=_FORGETTING, params=asked)
+            asked["before"] = wire.moment(before)
+        path = _path(memory, session) if session is not None else f"/v1/memories/{quote(wire.name_of(memory), safe='')}"
+        answer = self._call("DELETE", path, wait=timeout, params=asked)
         return int(answer.json()["forgotten"])
 
 
 def _path(memory: Memory | str, session: str) -> str:
     identifier("the session", session)
     # Dots are encoded, too: a session "." or ".." is no step in a path.
-    return f"/v1/memories/{quote(_name(memory), safe='')}/{quote(session, safe='').replace('.', '%2E')}"
-
-
-def _name(memory: Memory | str) -> str:
-    return memory if isinstance(memory, str) else memory.name
+    return f"/v1/memories/{quote(wire.name_of(memory), safe='')}/{quote(session, safe='').replace('.', '%2E')}"
