@@ -69,6 +69,18 @@ def test_a_batch_is_done_when_all_its_pieces_are() -> None:
     assert (tracker.seen, tracker.newest()) == ({"topic": {"0": 5}}, {"sale": START})
 
 
+def test_who_waits_is_told_last() -> None:
+    """Between what is written and what is told, a store elsewhere gets to know what `now` is."""
+    tracker = Tracker(make())
+    assert tracker.take(Begun("a.1", 0, (done("l", 0, {"0": 5}),), {"sale": none(START)}))
+    assert (tracker.seen, tracker.told, tracker.done("l"), tracker.version) == ({"topic": {"0": 5}}, {}, None, 0)
+    tracker.tell()
+    assert (tracker.told, tracker.version) == ({"topic": {"0": 5}}, 1)
+    assert tracker.done("l") == done("l", 0, {"0": 5})
+    tracker.tell()  # nothing is new
+    assert tracker.version == 1
+
+
 def test_word_of_pieces_may_come_first() -> None:
     """They come another way than word of the batch."""
     tracker = Tracker(make())

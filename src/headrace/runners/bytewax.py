@@ -199,7 +199,7 @@ class BytewaxRunner:
         return list(dict.fromkeys([PUSH, *self.site.sources]))
 
     def seen(self) -> tuple[int, Mapping[str, Any]]:
-        return self.tracker.version, self.tracker.seen
+        return self.tracker.version, self.tracker.told
 
     def newest(self, stream: str) -> int | None:
         return self.tracker.streams[stream].newest

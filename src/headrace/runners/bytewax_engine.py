@@ -174,12 +174,21 @@ class ShardEngine:
 
     # -- time ------------------------------------------------------------------------------------------------------
 
-    def tick(self) -> None:
-        """What is due now and then: saying that this worker lives, and letting go of what is too old to be read."""
+    def tick(self) -> bool:
+        """What is due now and then: saying that this worker lives, and letting go of what is too old to be read.
+
+        Returns:
+            Whether it has said so, with how far all have come.
+        """
         now = time.monotonic()
+        said = False
         if isinstance(self.store, RemoteStore) and now - self._beaten >= _BEAT:
             self._beaten = now
-            self.store.beat(self._progress())
+            said = self.store.beat(self._progress())
+        self._sweep(now)
+        return said
+
+    def _sweep(self, now: float) -> None:
         if now - self._swept < _SWEEP or self.store is None:
             return
         self._swept = now

@@ -102,8 +102,8 @@ class ProgressLogic(StatefulBatchLogic[Begun | Written, Any, None]):
         with self._site.explained():
             # All first: what is true after all of them is published once.
             changed = [self._site.tracker.take(word) for word in words]
-            if True in changed:
-                self._site.published()
+            if True in changed and self._site.published():
+                self._site.tracker.tell()
         return [], self.RETAIN
 
     def snapshot(self) -> None:

@@ -36,7 +36,9 @@ class _Tick(StatelessSourcePartition[Arrival]):
 
     def next_batch(self) -> list[Arrival]:
         with self._site.explained():
-            self._site.here().engine.tick()
+            worker = self._site.here()
+            if worker.engine.tick() and worker.counts:
+                self._site.tracker.tell()
         return []
 
     def next_awake(self) -> datetime:

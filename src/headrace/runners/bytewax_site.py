@@ -122,15 +122,20 @@ class Site:
         oldest = [since for lane in tuple(self.lanes.values()) if (since := lane.oldest()) is not None]
         return max(0.0, (self.app.clock.now() - min(oldest)) / 1e6) if oldest else 0.0
 
-    def published(self) -> None:
-        """Makes known how far all workers have come; called on the one that counts."""
+    def published(self) -> bool:
+        """Makes known to readers how far all workers have come; called on the one that counts.
+
+        Returns:
+            Whether they know; if not, the next beat says it again.
+        """
         worker = self.here()
         worker.counts = True
         newest = self.tracker.newest()
         if isinstance(worker.engine.store, RemoteStore):
-            worker.engine.store.beat(self.progress(worker))
-        elif not self.store.remote and self.app.event_time:
+            return worker.engine.store.beat(self.progress(worker))
+        if not self.store.remote and self.app.event_time:
             self.store.write([lambda: self._see(newest)], lambda: (), Progress())
+        return True
 
     def _see(self, newest: dict[str, int | None]) -> None:
         """Moves machines on that had no row of a batch: a stream's newest event time is `now` for all its keys."""

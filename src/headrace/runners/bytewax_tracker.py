@@ -1,7 +1,8 @@
 """Which batches have been written by all who keep a piece of them, and so how far every lane has come.
 
 A lane's batches are done in order: that a later one is written first shows only once those before it are, so that a
-position never promises what is not there yet.
+position never promises what is not there yet. And what is done is told to those who wait only when their reads know it,
+too: a store elsewhere has its own word of how far all have come, which says what `now` is.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ class _Lane:
 
     waiting: deque[tuple[Done, str]] = field(default_factory=deque)
     done: Done | None = None
+    told: Done | None = None
 
 
 class Tracker:
@@ -41,7 +43,9 @@ class Tracker:
         self._app = app
         self.changed = threading.Condition()
         self.version = 0
-        self.seen: dict[str, Any] = {}
+        self.seen: dict[str, Any] = {}  # what is written
+        self.told: dict[str, Any] = {}  # what of that those who wait have been told of
+        self._untold = False
         self.streams = {name: StreamState() for name in app.streams}
         self.freshness = {name: Tally(FRESHNESS) for name in app.streams}
         self.batch_rows = {name: Tally(ROWS) for name in app.streams}
@@ -50,7 +54,7 @@ class Tracker:
         self._streams: dict[str, Mapping[str, StreamDone]] = {}
 
     def take(self, word: Begun | Written) -> bool:
-        """Takes word of a batch in; says whether anything is true now that was not before."""
+        """Takes word of a batch in; says whether anything is true now that was not before, and is to be told."""
         if isinstance(word, Written):
             # A piece may be written before it is heard that the batch has begun.
             self._missing[word.batch] = self._missing.get(word.batch, 0) - word.pieces
@@ -65,9 +69,20 @@ class Tracker:
         with self.changed:
             for lane in ready:
                 self._advance(lane)
+            self._untold = True
+        return True
+
+    def tell(self) -> None:
+        """Lets those who wait know what is true: whatever they read knows it."""
+        if not self._untold:
+            return
+        with self.changed:
+            self._untold = False
+            self.told = self.seen
+            for lane in self._lanes.values():
+                lane.told = lane.done
             self.version += 1
             self.changed.notify_all()
-        return True
 
     def _is_done(self, batch: str) -> bool:
         return batch in self._streams and self._missing[batch] == 0
@@ -97,9 +112,9 @@ class Tracker:
             self.freshness[name].add(np.maximum(0.0, (self._app.clock.now() - done.sample) / SECOND))
 
     def done(self, lane: str) -> Done | None:
-        """The last batch of a lane of which all has been written; None before its first."""
+        """The last batch of a lane of which all has been written and told; None before its first."""
         held = self._lanes.get(lane)
-        return None if held is None else held.done
+        return None if held is None else held.told
 
     def newest(self) -> dict[str, int | None]:
         """The newest event time of each stream."""

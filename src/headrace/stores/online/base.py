@@ -123,8 +123,8 @@ class OnlineStore(Protocol):
 class RemoteStore(OnlineStore, Protocol):
     """A store that other processes can read too."""
 
-    def beat(self, progress: Progress) -> None:
-        """Says that the engine lives, and how far it has come, when there is nothing to write."""
+    def beat(self, progress: Progress) -> bool:
+        """Says that the engine lives, and how far it has come, when there is nothing to write; whether it is stored."""
 
     def progress(self, timeout: float | None = None) -> Progress:
         """How far the engine has come; with a timeout, waits so long for the next word of it.

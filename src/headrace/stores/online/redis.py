@@ -118,11 +118,13 @@ class RedisStore:
         self._bound().write(rows, progress)
         self._clean()
 
-    def beat(self, progress: Progress) -> None:
+    def beat(self, progress: Progress) -> bool:
         """Says that the engine lives; where this process is one that only reads, says nothing."""
-        if self._writer is not None:
-            self._writer.beat(progress)
-            self._clean()
+        if self._writer is None:
+            return False
+        said = self._writer.beat(progress)
+        self._clean()
+        return said
 
     def give_up(self) -> None:
         if self._writer is not None:

@@ -90,13 +90,13 @@ class RedisWriter:
                 return
             wait = min(wait * 2, _LONGEST_WAIT)
 
-    def beat(self, progress: Progress) -> None:
-        """Says how far the engine has come; tries once.
+    def beat(self, progress: Progress) -> bool:
+        """Says how far the engine has come; tries once, and says whether it is done.
 
         Raises:
             LockedError: Another engine has taken over.
         """
-        self._try([], progress)
+        return self._try([], progress)
 
     def give_up(self) -> None:
         """Ends a write that waits for the server."""
