@@ -39,7 +39,7 @@ check: $(BIN)/.made  ## formatter, linter, types, documentation
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs $(VENV)/docs
 
 bench: $(BIN)/.made  ## the benchmarks, beside their peers
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[bench]" || echo "some peers could not be installed: they are left out"
+	$(if $(UV),$(UV) pip install --quiet --python $(BIN)/python,$(BIN)/python -m pip install --quiet --disable-pip-version-check) -e ".[bench]" || echo "some peers could not be installed: they are left out"
 	$(BIN)/headrace bench features
 	$(BIN)/headrace bench reads
 	$(BIN)/headrace bench freshness

@@ -110,7 +110,7 @@ class Schema:
         height = frame.height
         return pl.DataFrame(
             [
-                frame[column.name].cast(column.dtype, strict=False)
+                _converted(frame[column.name], column.dtype)
                 if column.name in frame.columns
                 else pl.Series(column.name, [self._filler(column)], dtype=column.dtype).new_from_index(0, height)
                 for column in self.fields
@@ -123,6 +123,15 @@ class Schema:
             info = self.model.model_fields[column.name]
             return store(info.get_default(call_default_factory=True, validated_data={}), column)
         return None if column.default is REQUIRED else store(column.default, column)
+
+
+def _converted(values: pl.Series, dtype: pl.DataType) -> pl.Series:
+    try:
+        found = values.cast(dtype, strict=False)
+    except pl.exceptions.PolarsError:
+        found = values
+    # Between some types there is no cast; of a struct, Polars may cast what is in it instead.
+    return found if found.dtype == dtype else pl.Series(values.name, [None], dtype=dtype).new_from_index(0, len(values))
 
 
 def snake_case(name: str) -> str:

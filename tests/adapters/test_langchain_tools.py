@@ -8,7 +8,7 @@ from typing import Any
 
 import jsonschema
 import pytest
-from adapters_desk import Gate
+from adapters_desk import WRONG, Gate
 from langchain_core.language_models.fake_chat_models import FakeMessagesListChatModel
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langchain_core.tools import BaseTool
@@ -62,16 +62,7 @@ def test_a_context_is_a_fenced_text(client: Any) -> None:
     assert "total_1h: 5" in text
 
 
-@pytest.mark.parametrize(
-    ("name", "arguments", "told"),
-    [
-        ("spending", {"user": "u1"}, "did you mean 'user_id'?"),
-        ("spending", {}, "expected the argument 'user_id'"),
-        ("spending", {"user_id": 7}, "expected 'user_id' to be a string"),
-        ("library", {"query": "x", "k": "two"}, "expected 'k' to be an integer or null"),
-        ("case", {"question": "what?"}, "user_id"),
-    ],
-)
+@pytest.mark.parametrize(("name", "arguments", "told"), WRONG)
 def test_wrong_arguments_are_answered_in_words_for_the_model(
     client: Any, name: str, arguments: dict[str, Any], told: str
 ) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import openai
 
 import headrace as hr
+from headrace.serving.http import MAX_BODY
 from headrace.serving.server import BackgroundServer
 
 HELLO = [{"role": "user", "content": "hello"}]
@@ -23,7 +24,7 @@ class Click(hr.Event):
 
 
 @contextlib.contextmanager
-def served(*upstreams: Any, **options: Any) -> Iterator[str]:
+def served(*upstreams: Any, max_body: int = MAX_BODY, **options: Any) -> Iterator[str]:
     """An app with a view, a context and a chat endpoint, served."""
     app = hr.App("site", clock="event")
     clicks = app.stream(Click)
@@ -45,7 +46,7 @@ def served(*upstreams: Any, **options: Any) -> Iterator[str]:
     with app.open() as live:
         live.push(clicks, [{"page": "home", "at": 1}, {"page": "home", "at": 2}])
         live.drain()
-        with BackgroundServer(live) as server:
+        with BackgroundServer(live, max_body=max_body) as server:
             yield server.url + "/v1"
 
 

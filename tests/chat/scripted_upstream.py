@@ -61,7 +61,8 @@ def whole(steps: list[Any]) -> Json:
                 else:
                     found[piece["index"]]["function"]["arguments"] += piece["function"]["arguments"]
     message = {"role": "assistant", "content": content or None} | ({"tool_calls": found} if found else {})
-    choice = {"index": 0, "message": message, "finish_reason": "tool_calls" if found else "stop"}
+    reasons = [choice["finish_reason"] for step in steps for choice in step["choices"] if choice["finish_reason"]]
+    choice = {"index": 0, "message": message, "finish_reason": reasons[-1]}
     return {
         "id": "chatcmpl-1",
         "object": "chat.completion",

@@ -208,7 +208,15 @@ def test_without_upstreams_the_route_says_so(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize(
     "body",
-    [b"{", b"[]", b"{}", b'{"messages": "x"}', b'{"messages": [{}], "n": 2}', b'{"messages": [{}], "headrace": 1}'],
+    [
+        b"{",
+        b"[]",
+        b"{}",
+        b'{"messages": "x"}',
+        b'{"messages": [{}], "n": true}',
+        b'{"messages": [{}], "n": 2}',
+        b'{"messages": [{}], "headrace": 1}',
+    ],
 )
 def test_what_is_no_request_is_refused_in_openais_form(body: bytes) -> None:
     with ScriptedUpstream(text("x")) as upstream, served(upstream) as url:

@@ -14,6 +14,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from scripted_upstream import STALL, ScriptedUpstream, delta, text
 
 import headrace as hr
+from headrace.serving.chat import refused
+from headrace.serving.problems import SLOW_BODY, ProblemError
 from headrace.upstream.client import Answer, Server
 from headrace.upstream.failures import UpstreamError
 from headrace.upstream.pool import Pool
@@ -156,6 +158,31 @@ def test_the_queue_goes_by_the_apps_priority() -> None:
         assert [one.result().status_code for one in asked] == [200] * 4
     said = [one["messages"][-1]["content"] for one in upstream.requests]
     assert said == ["first", "high", "middle", "low"]
+
+
+def test_bodies_are_held_in_a_budget_until_they_are_answered() -> None:
+    """What waits in the queue is in memory; so many large requests are told to come again."""
+    gate, words = threading.Event(), "x" * 900_000
+    with (
+        ScriptedUpstream([gate, *text("yes")]) as upstream,
+        served(hr.Upstream(upstream.url, concurrent=1), max_body=1 << 20, wait="20s") as url,
+        ThreadPoolExecutor(4) as threads,
+    ):
+        asked = [threads.submit(post, url, words, stream=True) for _ in range(4)]
+        assert until(lambda: (status(url)["inside"], status(url)["queue"]) == (1, 3))
+        found = post(url, words)
+        assert (found.status_code, found.json()["error"]["type"]) == (503, "server_error")
+        assert "room for this body" in found.json()["error"]["message"]
+        assert found.headers["retry-after"] == "1"
+        gate.set()
+        assert [one.result().status_code for one in asked] == [200] * 4
+        assert post(url, words).status_code == 200
+
+
+def test_a_refusal_keeps_its_headers_and_its_whole_seconds() -> None:
+    slow = refused(ProblemError(SLOW_BODY, "too slow", {"connection": "close"}))
+    assert (slow.status_code, slow.headers["connection"]) == (408, "close")
+    assert refused(UpstreamError("busy", 429, retry_after=1.2)).headers["retry-after"] == "2"
 
 
 def test_each_server_gets_as_much_as_it_takes_and_no_more() -> None:

@@ -1,13 +1,20 @@
-"""An `AsyncRemote` behind the methods of `Live`, so that one test holds for all three."""
+"""The ways to an app that is served: what conftest opens as `live`, over HTTP, for threads and for event loops.
+
+An `AsyncRemote` stands behind the methods of `Live`, so that one test holds for all three.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
 import threading
+from collections.abc import Iterator
 from typing import Any
 
+import pytest
+
 import headrace as hr
+from headrace.serving.server import BackgroundServer
 
 
 class Awaited:
@@ -66,3 +73,22 @@ class Iterated:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+@pytest.fixture
+def url(live: hr.Live) -> Iterator[str]:
+    with BackgroundServer(live) as server:
+        yield server.url
+
+
+@pytest.fixture
+def remote(url: str) -> Iterator[hr.Remote]:
+    with hr.connect(url) as connected:
+        yield connected
+
+
+@pytest.fixture
+def awaited(url: str) -> Iterator[Awaited]:
+    connected = Awaited(url)
+    yield connected
+    connected.close()

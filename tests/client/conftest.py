@@ -6,36 +6,18 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from awaited import Awaited
+from awaited import awaited as awaited
+from awaited import remote as remote
+from awaited import url as url
 from client_desk import desk
 
 import headrace as hr
-from headrace.serving.server import BackgroundServer
 
 
 @pytest.fixture
 def live() -> Iterator[hr.Live]:
     with desk().open() as opened:
         yield opened
-
-
-@pytest.fixture
-def url(live: hr.Live) -> Iterator[str]:
-    with BackgroundServer(live) as server:
-        yield server.url
-
-
-@pytest.fixture
-def remote(url: str) -> Iterator[hr.Remote]:
-    with hr.connect(url) as connected:
-        yield connected
-
-
-@pytest.fixture
-def awaited(url: str) -> Iterator[Awaited]:
-    connected = Awaited(url)
-    yield connected
-    connected.close()
 
 
 @pytest.fixture(params=["live", "remote", "awaited"])

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from itertools import count
+from typing import Any
 
 import pytest
 
@@ -46,10 +47,9 @@ class Log(hr.Document):
     body: str
 
 
-def lock() -> hr.App:
-    """Two streams with a view each, a collection, and a context that reads all three."""
-    app = hr.App("lock")
-    opened, closed, logs = app.stream(Opened), app.stream(Closed), app.table(Log)
+def gates(app: hr.App) -> tuple[Any, Any]:
+    """Two streams with a view each: how often a gate was opened, and closed."""
+    opened, closed = app.stream(Opened), app.stream(Closed)
 
     @app.features(opened, key="gate")
     class Openings:
@@ -63,14 +63,21 @@ def lock() -> hr.App:
 
         times = hr.count(over="2d")
 
+    return Openings, Closings
+
+
+def lock() -> hr.App:
+    """Two streams with a view each, a collection, and a context that reads all three."""
+    app = hr.App("lock")
+    (openings, closings), logs = gates(app), app.table(Log)
     library = app.collection("library", logs, text=["body"], embed="hash", index="memory:")
 
     @app.context()
     def state(gate: str):  # type: ignore[no-untyped-def]
         """All that is known of a gate."""
-        yield Closings(gate)  # type: ignore[call-arg]  # to mypy a decorated class stays one
+        yield closings(gate)
         yield library.search("lower gate number", k=1)
-        yield Openings(gate)  # type: ignore[call-arg]
+        yield openings(gate)
 
     return app
 
@@ -168,30 +175,17 @@ class Remark(hr.Document):
 def busy_lock(index: str) -> hr.App:
     """As `lock`, with a second table and a collection of its own."""
     app = hr.App("busy-lock")
-    opened, closed, logs, remarks = app.stream(Opened), app.stream(Closed), app.table(Log), app.table(Remark)
-
-    @app.features(opened, key="gate")
-    class Openings:
-        """How often a gate was opened."""
-
-        times = hr.count(over="2d")
-
-    @app.features(closed, key="gate")
-    class Closings:
-        """How often a gate was closed."""
-
-        times = hr.count(over="2d")
-
+    (openings, closings), logs, remarks = gates(app), app.table(Log), app.table(Remark)
     library = app.collection("library", logs, text=["body"], embed="hash", index=index)
     gossip = app.collection("gossip", remarks, text=["body"], embed="hash", index=index)
 
     @app.context()
     def state(gate: str):  # type: ignore[no-untyped-def]
         """All that is known of a gate."""
-        yield Closings(gate)  # type: ignore[call-arg]  # to mypy a decorated class stays one
+        yield closings(gate)
         yield gossip.search(gate, k=1, mode="words")
         yield library.search(gate, k=1, mode="words")
-        yield Openings(gate)  # type: ignore[call-arg]
+        yield openings(gate)
 
     return app
 

@@ -48,15 +48,17 @@ def declared(url: str) -> tuple[hr.App, Any, Any, Any]:
     return app, sales, In, Out
 
 
+def sale(number: int) -> dict[str, Any]:
+    """The event of a number."""
+    return {"shop": f"s{number % SHOPS}", "number": number, "at": 1_700_000_000_000_000}
+
+
 def main(path: str, first: int, url: str) -> None:
     number = first
     app, sales, _, _ = declared(url)
     with app.open(path) as live:
         while True:
-            rows = [
-                {"shop": f"s{i % SHOPS}", "number": i, "at": 1_700_000_000_000_000}
-                for i in range(number, number + 1 + number % 5)
-            ]
+            rows = [sale(one) for one in range(number, number + 1 + number % 5)]
             live.push(sales, rows)
             number += len(rows)
             print(number, flush=True)

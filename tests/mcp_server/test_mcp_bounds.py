@@ -8,7 +8,6 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from datetime import datetime
 from pathlib import Path
@@ -20,7 +19,7 @@ import mcp_types
 import pytest
 from mcp import Client, MCPError
 from mcp.client.stdio import StdioServerParameters, stdio_client
-from mcp_desk import ERAS, Gate, client, desk, paid
+from mcp_desk import ERAS, Gate, client, paid
 
 import headrace as hr
 from headrace.serving.server import BackgroundServer
@@ -29,23 +28,6 @@ from headrace.serving.tool_calls import MOST_BYTES
 ACCEPT = {"accept": "application/json, text/event-stream"}
 ASKED = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
 URI = "headrace://features/spending/u1"
-
-
-@pytest.fixture
-def gate() -> Iterator[Gate]:
-    made = Gate()
-    yield made
-    made.open.set()
-
-
-@pytest.fixture
-def live(gate: Gate) -> Iterator[hr.Live]:
-    with desk(gate).open() as opened:
-        paid(opened, 5.0)
-        opened.push("note", {"id": "large", "body": "A payment of more than 1000 is looked at by two people."})
-        opened.drain()
-        yield opened
-        gate.open.set()
 
 
 def said(result: mcp_types.CallToolResult) -> str:
@@ -221,7 +203,9 @@ class Left:
 
     def nothing_more(self) -> None:
         """Waits until there is no more than there was when this was made."""
-        self._run(self._until(lambda: not self._live.hub.subscribers, self._before))
+        live = self._live
+        # A call whose client is gone still runs to its end, on a thread.
+        self._run(self._until(lambda: not live.hub.subscribers and not live.calls.inside, self._before))
         tasks, open_ = self._run(self._now())
         assert (tasks - self._before[0] <= 0, open_ - self._before[1] <= 0) == (True, True)
 

@@ -17,7 +17,7 @@ import mcp_types
 import pytest
 from mcp import Client, MCPError
 from mcp.client.stdio import StdioServerParameters, stdio_client
-from mcp_desk import ERAS, Gate, desk, paid
+from mcp_desk import ERAS, Gate, paid
 from scripted_server import ScriptedServer
 
 import headrace as hr
@@ -25,21 +25,6 @@ from headrace import cli
 from headrace.serving.server import BackgroundServer, bind
 
 KEY = "right-key-right-key"
-
-
-@pytest.fixture
-def gate() -> Gate:
-    return Gate()
-
-
-@pytest.fixture
-def live(gate: Gate) -> Iterator[hr.Live]:
-    with desk(gate).open() as opened:
-        paid(opened, 5.0)
-        opened.push("note", {"id": "large", "body": "A payment of more than 1000 is looked at by two people."})
-        opened.drain()
-        yield opened
-        gate.open.set()
 
 
 @pytest.fixture

@@ -14,26 +14,11 @@ import jsonschema
 import mcp_types
 import pytest
 from mcp import Client, MCPError
-from mcp_desk import ERAS, Gate, client, desk, paid
+from mcp_desk import ERAS, Gate, client, paid
 
 import headrace as hr
 from headrace.serving.mcp_http import MOST_BODY, load
 from headrace.serving.server import BackgroundServer
-
-
-@pytest.fixture
-def gate() -> Gate:
-    return Gate()
-
-
-@pytest.fixture
-def live(gate: Gate) -> Iterator[hr.Live]:
-    with desk(gate).open() as opened:
-        paid(opened, 5.0)
-        opened.push("note", {"id": "large", "body": "A payment of more than 1000 is looked at by two people."})
-        opened.drain()
-        yield opened
-        gate.open.set()
 
 
 @pytest.fixture

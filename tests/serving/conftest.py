@@ -6,7 +6,9 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-from awaited import Awaited
+from awaited import awaited as awaited
+from awaited import remote as remote
+from awaited import url as url
 from fraud_desk import NOON, PAID, make_app
 
 import headrace as hr
@@ -35,28 +37,9 @@ def paid(live: Live) -> hr.Token:
 
 
 @pytest.fixture
-def url(live: Live) -> Iterator[str]:
-    with BackgroundServer(live) as server:
-        yield server.url
-
-
-@pytest.fixture
 def http(url: str) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=url) as client:
         yield client
-
-
-@pytest.fixture
-def remote(url: str) -> Iterator[hr.Remote]:
-    with hr.connect(url) as connected:
-        yield connected
-
-
-@pytest.fixture
-def awaited(url: str) -> Iterator[Awaited]:
-    connected = Awaited(url)
-    yield connected
-    connected.close()
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import sqlite3
 
 import msgspec
 import pytest
@@ -22,6 +23,14 @@ def full_disk() -> hr.StorageError:
             return error
 
 
+def full_database() -> hr.StorageError:
+    cause = sqlite3.OperationalError("database or disk is full")
+    cause.sqlite_errorcode = sqlite3.SQLITE_FULL
+    error = hr.StorageError("cannot write the table")
+    error.__cause__ = cause
+    return error
+
+
 STATUSES = [
     (hr.UnknownNameError("x"), 404),
     (hr.TooLargeError("x"), 413),
@@ -31,6 +40,7 @@ STATUSES = [
     (hr.LockedError("x"), 503),
     (hr.StorageError("x"), 503),
     (full_disk(), 507),
+    (full_database(), 507),
     (hr.ClosedError("x"), 503),
     (hr.SchemaError("x"), 500),
     (hr.MissingDependencyError("x"), 500),

@@ -178,7 +178,7 @@ def test_a_full_disk_is_told_and_then_it_goes_on(tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_database_is_told(tmp_path: Path) -> None:
     (tmp_path / "dead.db").write_bytes(b"not a database at all" * 100)
-    with pytest.raises(StorageError, match="file is not a database; move the file away"):
+    with pytest.raises(StorageError, match="file is not a database; restore it from a backup, or move the file away"):
         DeadLetters(tmp_path / "dead.db")
 
 

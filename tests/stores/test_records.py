@@ -46,8 +46,8 @@ def test_looked_up_together_or_one_by_one(
     write(records, document(title, {}), [chunk(number, text) for number, text in enumerate(texts)])
     ids = [f"c{number}" for number in range(len(texts) + 1)]
     with records.moment() as moment:
-        chunks, documents = moment.chunks(ids), moment.documents(["d"])
-        assert moment.alive(ids) == {one: (chunks[one], documents["d"]) for one in chunks}
+        chunks, documents = moment.of_document("d"), moment.documents(["d"])
+        assert moment.alive(ids) == {one.id: (one, documents["d"]) for one in chunks}
     records.close()
 
 

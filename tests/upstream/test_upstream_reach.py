@@ -23,6 +23,7 @@ from headrace.upstream.failures import UpstreamError
 from headrace.upstream.pool import Pool
 from headrace.upstream.reach import reach
 from headrace.upstream.spec import Upstream
+from headrace.upstream.wire import Connection
 
 VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 
@@ -128,6 +129,8 @@ def test_tls_is_spoken_and_the_certificate_checked(
             secure = f"https://localhost:{found}/v1"
             assert await asked(secure) == ["yes", "yes"]
             assert len(heads) == 1  # the connection was kept
+            with pytest.raises(UpstreamError, match=r"certificate is not valid for '127\.0\.0\.1'"):
+                await asked(secure.replace("localhost", "127.0.0.1"))
             monkeypatch.delenv("SSL_CERT_FILE")
             with pytest.raises(UpstreamError, match="certificate verify failed"):
                 await asked(secure)
@@ -177,3 +180,28 @@ def test_this_machine_is_asked_directly_and_what_cannot_be_is_said(monkeypatch: 
     with pytest.raises(ConfigError, match=r"found one of socks5://") as error:
         Server(Upstream("http://model.test/v1"))
     assert "secret" not in str(error.value)
+
+
+def test_given_up_at_any_turn_a_tunnel_leaves_nothing(
+    host_with_key: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Connecting, asking the proxy, the handshake, the request: each is let go of with its socket."""
+
+    async def run(upstream: ScriptedUpstream) -> None:
+        plain, heads = list[str](), list[str]()
+        port = int(reach(upstream.url).address[1])
+        async with tunnel(port, plain, host_with_key) as secure, tunnel(secure, heads) as proxy:
+            monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{proxy}")
+            http = Server(Upstream("https://model.test/v1")).http
+            for turns in range(40):
+                task = asyncio.create_task(http.ask("POST", "/v1/chat/completions", b"{}"))
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                task.cancel()
+                [found] = await asyncio.gather(task, return_exceptions=True)
+                if isinstance(found, Connection):
+                    found.abort()
+                assert not http.connections
+
+    with ScriptedUpstream(text("yes")) as upstream:
+        asyncio.run(run(upstream))

@@ -1,13 +1,24 @@
-"""The App object that a command names."""
+"""What commands share: the App object that one names, and the log."""
 
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import sys
 
 from headrace.app import App
 from headrace.errors import ConfigError, nearest
+
+
+def log_to_stderr(level: int) -> None:
+    """Log to standard error.
+
+    The MCP SDK tells of each session with its id, by which others could speak in it: of that only what is wrong is
+    logged.
+    """
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("mcp").setLevel(logging.WARNING)
 
 
 def load_app(target: str) -> App:

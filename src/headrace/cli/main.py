@@ -14,13 +14,13 @@ from headrace.errors import HeadraceError
 
 _ABOUT = """\
 Headrace keeps what a language model is told true to the moment it is told:
-event streams and changing documents in, per-key features and searchable collections
-out, right at the millisecond they are read.
+event streams and changing documents in; per-key features, passages and packed contexts
+out, right at the millisecond they are read, over HTTP, MCP and OpenAI's chat API.
 """
 _FIRST = """\
 begin with:
   headrace demo                          a week of New York's flights, replayed and asked about;
-                                         then what is installed here, searched
+                                         then what is installed here, searched; then a model, asked
   headrace check myapp:app               what an app declares, checked and drawn
   headrace run myapp:app --data ./data   engine, API and live page on http://127.0.0.1:8900
 
@@ -32,8 +32,13 @@ what is served (http://127.0.0.1:8900 unless told otherwise):
   GET  /v1/features/VIEW/KEY     a key's features, right now
   PUT  /v1/tables/TABLE          documents in; DELETE takes them away
   POST /v1/collections/NAME/search   the passages that answer a question
-  GET  /v1/tools, POST /v1/tools/NAME   for models: OpenAI definitions, and calls
-  GET  /metrics /healthz /readyz /docs /
+  POST /v1/contexts/NAME         features, passages and memory, packed for a model
+  POST /v1/memories/NAME/SESSION   remember turns; GET recalls, DELETE forgets
+  POST /v1/chat/completions      OpenAI's chat, with the app's contexts and tools
+  GET  /v1/tools, POST /v1/tools/NAME   for models: definitions, and calls
+  GET  /v1/changes               server-sent events: what has changed
+  /mcp                           MCP over HTTP, with headrace[mcp]
+  GET  /metrics /healthz /readyz /docs /     the last is the live page
 
 Only this machine can connect by default. Any other --host needs a key, from the
 environment variable HEADRACE_API_KEY or from --api-key-file.
@@ -220,7 +225,7 @@ def _dead_letters(commands: Commands) -> None:
 
 def _tables(commands: Commands) -> None:
     command = _described(
-        commands.add_parser("tables", help="tables: list what is stored, forget a source"),
+        commands.add_parser("tables", help="what is stored of tables: list, forget a source"),
         "What is stored of an app's tables, and what their sources keep on their servers.",
         _TABLES,
     )

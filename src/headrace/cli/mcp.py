@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import logging
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from headrace.cli.apps import load_app
+from headrace.cli.apps import load_app, log_to_stderr
 from headrace.errors import ConfigError
 from headrace.ops.security import read_api_key
 
@@ -48,9 +47,8 @@ def run(parsed: argparse.Namespace) -> int:
         raise ConfigError(
             "expected an app or --url, found none or both: headrace mcp myapp:app, or headrace mcp --url URL"
         )
-    # Of a server elsewhere the log is there; here it would be the protocol's, with the session's id.
-    level = logging.INFO if parsed.url is None else logging.WARNING
-    logging.basicConfig(level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    # Of a server elsewhere the log is there; here it would be the protocol's.
+    log_to_stderr(logging.INFO if parsed.url is None else logging.WARNING)
     if parsed.url is not None:
         load("mcp_bridge").run(parsed.url, read_api_key(parsed.api_key_file))
         return 0

@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 
 from headrace.app import App
-from headrace.cli.apps import load_app
+from headrace.cli.apps import load_app, log_to_stderr
 from headrace.errors import ConfigError
 
 
@@ -31,7 +31,7 @@ def serve_only(parsed: argparse.Namespace) -> int:
 
 
 def _app(parsed: argparse.Namespace) -> App:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    log_to_stderr(logging.INFO)
     app = load_app(parsed.app)
     app.online = parsed.online or app.online
     return app

@@ -218,12 +218,12 @@ def _plain(text: str) -> str:
 
 
 def _ago(seconds: float) -> str:
-    if seconds < 100:
+    if seconds < 60:
         return f"{short_time(seconds)} ago"
-    for unit, size in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
+    for unit, size in (("days", 86_400), ("hours", 3_600)):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit} ago"
-    return f"{seconds:.0f} seconds ago"
+    return f"{seconds / 60:.0f} min ago"
 
 
 def _prompt(console: Console, live: Live) -> None:

@@ -202,7 +202,9 @@ def _print_pack(console: Console, pack: Pack, took: float) -> None:
         style = "bold" if line.startswith("## ") else "yellow" if line.startswith(("<data-", "</data-")) else "dim"
         console.print(Text.assemble(("  │ ", "cyan"), (line, style)), soft_wrap=True)
     if len(lines) > _LINES:
-        console.print(Text.assemble(("  ┆ ", "cyan"), (f"and {len(lines) - _LINES} lines more", "dim italic")))
+        more = len(lines) - _LINES
+        said = f"and {more} more line{'s' * (more > 1)}"
+        console.print(Text.assemble(("  ┆ ", "cyan"), (said, "dim italic")))
     console.print()
     for section in pack.sections:
         for item in section.items:

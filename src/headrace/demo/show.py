@@ -45,6 +45,11 @@ SPEED = 30_000.0
 SERVE_SPEED = 600.0
 INTERRUPTED = 130
 _FRAMES = 8
+_ABOUT = (
+    "A week of New York's flights, replayed, shown live, and asked about as a model would; then what is installed "
+    "here, searched and watched; then a question, answered by a model over live context if there is a model "
+    "(of HEADRACE_UPSTREAMS, or the small one)."
+)
 _LINE_EVERY = 2.0
 
 
@@ -93,7 +98,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """`headrace demo` by itself: parse the arguments, run, and return the exit status."""
-    parser = argparse.ArgumentParser(prog="headrace demo", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(prog="headrace demo", description=_ABOUT)
     add_arguments(parser)
     return run_demo(**vars(parser.parse_args(argv)))
 

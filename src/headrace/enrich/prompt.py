@@ -156,5 +156,5 @@ def form(spec: Llm, several: bool) -> Json:
             "required": ["answers"],
             "additionalProperties": False,
         } | ({"$defs": definitions} if definitions else {})
-    name = "".join(one if one.isalnum() else "_" for one in spec.output.__name__)[:60]
+    name = "".join(one if one.isascii() and one.isalnum() else "_" for one in spec.output.__name__)[:60]
     return {"type": "json_schema", "json_schema": {"name": name, "strict": True, "schema": schema}}

@@ -8,7 +8,7 @@ writes. There is no global registry: each app has its own, so two apps in a proc
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
@@ -92,9 +92,7 @@ class StatsCollector(Collector):
             "expired": "Events of a source that were past every window when they were read, since the start.",
             "late": "Events past the retained horizon, which became dead letters, since the start.",
         }
-        for name, help_ in counters.items():
-            counts = {stream: getattr(one, name) for stream, one in streams.items()}
-            yield _counter(f"headrace_events_{name}", help_, "stream", counts)
+        yield from _each(_counter, "headrace_events", "stream", streams, counters)
         yield _counter("headrace_batches", "Batches processed.", "stream", {n: s.batches for n, s in streams.items()})
         newest = {name: one.newest / 1e6 for name, one in streams.items() if one.newest is not None}
         yield _gauge("headrace_newest_event_timestamp_seconds", "Event time of the newest event.", "stream", newest)
@@ -119,27 +117,23 @@ class StatsCollector(Collector):
         yield _gauge("headrace_event_delay_seconds", "Between the newest event's time and now.", "stream", delays)
 
     def _views(self) -> Iterator[Metric]:
-        views = self._stats.views
-        for name, help_ in {
+        gauges = {
             "keys": "Live keys.",
             "tiles": "Live rows of a key and a tile.",
             "bytes": "Bytes of the view's state in memory.",
-        }.items():
-            yield _gauge(
-                f"headrace_view_{name}", help_, "view", {view: getattr(one, name) for view, one in views.items()}
-            )
+        }
+        yield from _each(_gauge, "headrace_view", "view", self._stats.views, gauges)
 
     def _tables(self) -> Iterator[Metric]:
         tables = self._stats.tables
-        for name, help_ in {
+        counters = {
             "changed": "Rows written or deleted, since the start.",
             "same": "Rows told again that were the same, since the start.",
             "older": "Changes that came after a newer one of their row, since the start.",
             "rejected": "Inputs that became dead letters, since the start.",
-        }.items():
-            counts = {table: getattr(one, name) for table, one in tables.items()}
-            yield _counter(f"headrace_table_{name}", help_, "table", counts)
-        yield _gauge("headrace_table_rows", "Rows of the table.", "table", {n: t.rows for n, t in tables.items()})
+        }
+        yield from _each(_counter, "headrace_table", "table", tables, counters)
+        yield from _each(_gauge, "headrace_table", "table", tables, {"rows": "Rows of the table."})
         lags = GaugeMetricFamily("headrace_table_lag", "What the source still holds.", labels=["table", "unit"])
         for table, one in tables.items():
             for unit, amount in one.lag.items():
@@ -150,23 +144,21 @@ class StatsCollector(Collector):
 
     def _collections(self) -> Iterator[Metric]:
         found = self._stats.collections
-        for name, help_ in {
+        counters = {
             "embedded": "New chunks, embedded or from the cache, since the start.",
             "kept": "Chunks of changed documents that were there already, since the start.",
             "written": "Points written to the index, since the start.",
             "removed": "Points dropped from the index, since the start.",
-        }.items():
-            counts = {collection: getattr(one, name) for collection, one in found.items()}
-            yield _counter(f"headrace_collection_{name}", help_, "collection", counts)
-        for name, help_ in {
+        }
+        yield from _each(_counter, "headrace_collection", "collection", found, counters)
+        gauges = {
             "documents": "Documents.",
             "chunks": "Chunks that can be found.",
             "failed": "Documents that could not be made into chunks.",
             "waiting": "Changed rows of the table that were not followed yet.",
             "filling": "Indexes that are being filled anew.",
-        }.items():
-            values = {collection: getattr(one, name) for collection, one in found.items()}
-            yield _gauge(f"headrace_collection_{name}", help_, "collection", values)
+        }
+        yield from _each(_gauge, "headrace_collection", "collection", found, gauges)
         behind = {name: one.behind for name, one in found.items()}
         yield _gauge("headrace_collection_behind_seconds", "How far searches are behind.", "collection", behind)
         up = {name: float(one.problem is None) for name, one in found.items()}
@@ -186,24 +178,22 @@ class StatsCollector(Collector):
 
     def _enrichments(self) -> Iterator[Metric]:
         found = self._stats.enrichments
-        for name, help_ in {
+        counters = {
             "events": "Events that came out of asking a model, since the start.",
             "calls": "Calls that models answered, since the start.",
             "cached": "Events that were answered without a call, since the start.",
             "wrong": "Answers that could not be used and were asked for again, since the start.",
             "failed": "Events that became dead letters, since the start.",
             "cost": "What calls cost, in the currency of the prices, since the start.",
-        }.items():
-            counts = {stream: getattr(one, name) for stream, one in found.items()}
-            yield _counter(f"headrace_enrich_{name}", help_, "stream", counts)
+        }
+        yield from _each(_counter, "headrace_enrich", "stream", found, counters)
         tokens = CounterMetricFamily("headrace_enrich_tokens", "Tokens of calls.", labels=["stream", "direction"])
         for stream, one in found.items():
             tokens.add_metric([stream, "read"], one.read)
             tokens.add_metric([stream, "written"], one.written)
         yield tokens
-        for name, help_ in {"waiting": "Events that have not come out.", "running": "Calls under way."}.items():
-            values = {stream: getattr(one, name) for stream, one in found.items()}
-            yield _gauge(f"headrace_enrich_{name}", help_, "stream", values)
+        gauges = {"waiting": "Events that have not come out.", "running": "Calls under way."}
+        yield from _each(_gauge, "headrace_enrich", "stream", found, gauges)
         lags = {stream: one.lag for stream, one in found.items()}
         yield _gauge("headrace_enrich_lag_seconds", "How long the oldest of them has waited.", "stream", lags)
         up = {stream: float(one.problem is None) for stream, one in found.items()}
@@ -272,6 +262,18 @@ def exposition(
     # Of the header only what is asked for is handed on: the library fails on a version that it cannot read.
     encode, media_type = choose_encoder(f"{_OPENMETRICS}; version=1.0.0" if _OPENMETRICS in accept else "")
     return encode(registry), media_type
+
+
+def _each(
+    made: Callable[[str, str, str, Mapping[str, float]], Metric],
+    prefix: str,
+    label: str,
+    found: Mapping[str, object],
+    helps: Mapping[str, str],
+) -> Iterator[Metric]:
+    """A metric for each of the attributes, which all that is found has."""
+    for name, help_ in helps.items():
+        yield made(f"{prefix}_{name}", help_, label, {of: getattr(one, name) for of, one in found.items()})
 
 
 def _counter(name: str, help_: str, label: str, values: Mapping[str, float]) -> CounterMetricFamily:

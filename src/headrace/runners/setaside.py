@@ -17,6 +17,7 @@ import polars as pl
 
 from headrace.errors import StorageError
 from headrace.features.machine import Refused
+from headrace.formats.written import lines
 from headrace.runners.base import PUSH
 from headrace.runners.inbox import Work
 from headrace.schema import Reject
@@ -110,7 +111,7 @@ class SetAside:
         reasons += [(int(row), reason) for row in np.flatnonzero(late)]
         if reasons:
             rows = frame[[row for row, _ in reasons]]
-            raws = rows.write_ndjson().encode().splitlines()
+            raws = self._lines(stream, rows)
             ends = np.cumsum([work.frame.height for work in works])
             for number, work in enumerate(works):
                 start = int(ends[number]) - work.frame.height
@@ -129,6 +130,10 @@ class SetAside:
                     letters = [(why, raw) for _, why, raw in here]
                     self._keep(stream, work.source, letters, f"refused {work.source} {_digest(work.position)}")
         return int(late.sum())
+
+    def _lines(self, stream: str, rows: pl.DataFrame) -> list[bytes]:
+        declared = self._streams.get(stream)
+        return rows.write_ndjson().encode().splitlines() if declared is None else lines(declared.schema, rows)
 
     def _in_order(self, stream: str, works: Sequence[Work], frame: pl.DataFrame) -> npt.NDArray[np.bool_]:
         """Which rows came from a source and are no older than those before them in their partition, by its lateness."""

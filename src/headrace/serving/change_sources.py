@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 FEATURES, DOCUMENT, ROW, PACK = "features", "document", "row", "pack"
 MEMORY = "memory"
-Flipped = Callable[[Sequence[str], Sequence[str], int], None]
 _ROWS_AT_ONCE = 1_000
 _BYTES_AT_ONCE = 4 << 20
 

@@ -11,10 +11,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import math
 import time
 import uuid
 from collections.abc import Mapping
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -25,7 +26,7 @@ from starlette.types import Receive, Scope, Send
 from headrace.declarations import RESERVED
 from headrace.errors import ConfigError, HeadraceError, InputError, UnknownNameError
 from headrace.ops.chat_metrics import ChatFigures, ChatTally
-from headrace.serving.body import DisconnectedError
+from headrace.serving.body import Bodies, DisconnectedError
 from headrace.serving.chat_request import ChatRequest
 from headrace.serving.chat_run import DONE, Conversation, event
 from headrace.serving.problems import BUSY, INTERNAL, ProblemError, kind_of, problem_of
@@ -52,8 +53,11 @@ class ChatEngine:
         ConfigError: A key that an upstream names cannot be had.
     """
 
-    def __init__(self, live: Live, chat: Chat) -> None:
+    def __init__(self, live: Live, chat: Chat, most_body: int) -> None:
         self.live, self.chat = live, chat
+        # A request keeps what it was sent until it is answered, and there may be hundreds: they share a budget of
+        # their own, so that they neither fill the memory nor keep others' bodies out.
+        self.bodies = Bodies(most_body)
         self.pool = Pool(chat.upstreams)
         self.admission = Admission(self.pool.limit, chat.queue)
         self.pool.on_change = self.admission.turn
@@ -78,11 +82,13 @@ class ChatEngine:
         name = wanted.context or self.chat.context
         if name is None:
             return None
-        known = set(self.live.app.context_of(name).parameters.get("properties", ()))
+        known = self.live.app.context_of(name).parameters.get("properties", {})
         arguments = dict(wanted.arguments)
         for label in ("session", "session_id"):
             if wanted.session is not None and label in known:
                 arguments.setdefault(label, wanted.session)
+        if "question" not in arguments and _is_text(known.get("question", {})) and (asked := request.question()):
+            arguments["question"] = asked
         if taken := sorted(set(arguments) & set(RESERVED)):
             raise InputError(
                 f"headrace.arguments: expected the arguments of {name!r}, found {taken}; "
@@ -98,12 +104,17 @@ class ChatEngine:
         await self.pool.close()
 
 
+def _is_text(schema: Mapping[str, Any]) -> bool:
+    return any(one.get("type") in ("string", ["string", "null"]) for one in (schema, *schema.get("anyOf", ())))
+
+
 async def completions(service: Service, request: Request) -> Response:
     """The handler of the route; all that goes wrong is answered by what it returns."""
     try:
-        async with service.bodies.read(request.scope["headers"], request.receive) as body:
-            asked = ChatRequest(body)
-        return ChatAnswer(engine(service), asked)
+        chat = engine(service)
+        async with AsyncExitStack() as held:
+            body = await held.enter_async_context(chat.bodies.read(request.scope["headers"], request.receive))
+            return ChatAnswer(chat, ChatRequest(body), held.pop_all())
     except DisconnectedError:
         raise
     except HeadraceError as error:
@@ -162,7 +173,7 @@ def engine(service: Service) -> ChatEngine:
                 "expected a model server to ask, found none; name some with "
                 f"app.chat(upstreams=[…]) or in {URLS_VARIABLE}",
             )
-        service.chat = ChatEngine(service.live, chat)
+        service.chat = ChatEngine(service.live, chat, service.bodies.limit)
     found: ChatEngine = service.chat
     return found
 
@@ -170,14 +181,18 @@ def engine(service: Service) -> ChatEngine:
 class ChatAnswer(Response):
     """An answer on its way, ended when the client goes away."""
 
-    def __init__(self, chat: ChatEngine, request: ChatRequest) -> None:
+    def __init__(self, chat: ChatEngine, request: ChatRequest, held: AsyncExitStack) -> None:
         super().__init__()
-        self._engine, self._request = chat, request
+        self._engine, self._request, self._held = chat, request, held
         self._begun = False
         self._since = time.monotonic()
         self._status = 200
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's
+        async with self._held:
+            await self._run(receive, send)
+
+    async def _run(self, receive: Receive, send: Send) -> None:
         work = asyncio.ensure_future(self._answer(send))
         gone = asyncio.ensure_future(_disconnected(receive))
         try:
@@ -247,10 +262,10 @@ class ChatAnswer(Response):
 def refused(error: Exception) -> Response:
     """An error as OpenAI's clients read it."""
     status, body = form(error)
-    headers = {"cache-control": "no-store"}
+    headers = {"cache-control": "no-store"} | (error.headers if isinstance(error, ProblemError) else {})
     after = getattr(error, "retry_after", None)
     if after is not None or status == 503:
-        headers["retry-after"] = f"{max(1, round(after or 1))}"
+        headers["retry-after"] = f"{max(1, math.ceil(after or 1))}"
     return Response(msgspec.json.encode(body), status, headers, media_type="application/json")
 
 

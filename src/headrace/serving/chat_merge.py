@@ -9,7 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import msgspec
+
+from headrace.errors import InputError
+
 MOST_CALLS = 64
+_MOST_QUOTED = 200  # characters of wrong arguments that are told
+_IN_PIECES = ("arguments", "input")
 _MOST_TOKENS = 100_000_000
 # A token is at least a part of a character and at most a long word; what lies outside is no count of this text.
 _LONGEST_TOKEN = 128
@@ -31,32 +37,96 @@ class ToolCalls:
         """Take the pieces of a chunk; returns their bytes."""
         size = 0
         for position, piece in enumerate(pieces):
-            index = piece.get("index")
-            index = index if isinstance(index, int) else position
+            index = self._index(position, piece)
             if index not in self._calls and len(self._calls) >= MOST_CALLS:
                 self.dropped += 1
                 continue
             call = self._calls.setdefault(index, {"id": "", "type": "function", "function": {}})
-            function = call["function"]
             for name, value in piece.items():
-                if name not in ("index", "function") and value is not None:
+                if isinstance(value, Mapping):
+                    known = call[name] = call[name] if isinstance(call.get(name), dict) else {}
+                    size += _join(known, value)
+                elif name != "index" and value is not None:
                     call[name] = value
-            for name, value in (piece.get("function") or {}).items():
-                if name == "arguments" and isinstance(value, str):
-                    function[name] = function.get(name, "") + value
-                    size += len(value)
-                elif value is not None:
-                    function[name] = value
         return size
 
+    def _index(self, position: int, piece: Mapping[str, Any]) -> int:
+        index, said = piece.get("index"), piece.get("id")
+        if isinstance(index, int):
+            return index
+        # Some servers send no index, and each call in a chunk of its own: then it is the id that tells them apart.
+        if not said or position not in self._calls or self._calls[position]["id"] in ("", said):
+            return position
+        same = (known for known, call in self._calls.items() if call["id"] == said)
+        return next(same, max(self._calls) + 1)
+
     def whole(self) -> list[dict[str, Any]]:
-        """The calls, in order, each with an id."""
+        """The calls, in order, each with an id; a function's with its name and arguments, which are texts."""
         calls = [self._calls[index] for index in sorted(self._calls)]
         for number, call in enumerate(calls):
             call["id"] = str(call.get("id") or f"call_{number}")
-            call["function"].setdefault("name", "")
-            call["function"].setdefault("arguments", "")
+            function = call["function"] if isinstance(call.get("function"), dict) else {}
+            if not is_function(call):
+                call.pop("function", None)
+                continue
+            arguments = function.get("arguments", "")
+            written = arguments if isinstance(arguments, str) else msgspec.json.encode(arguments).decode()
+            call["function"] = function | {"name": str(function.get("name") or ""), "arguments": written}
         return calls
+
+
+def is_function(call: Mapping[str, Any]) -> bool:
+    """Whether a call is one of a function: the app's tools are, and a client may have others."""
+    return call.get("type") in ("function", None, "") or "custom" not in call
+
+
+def arguments_of(call: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a call of a function.
+
+    Raises:
+        InputError: They are no JSON object; the message is written for the model.
+    """
+    function = call["function"]
+    text = function["arguments"]
+    try:
+        found = msgspec.json.decode(text) if text.strip() else {}
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        found, why = None, f"text that is not JSON ({error})"
+    else:
+        why = f"a value that is none: {text[:_MOST_QUOTED]!r}"
+    if not isinstance(found, dict):
+        raise InputError(
+            f"{function['name']}: expected the arguments as a JSON object, found {why}; "
+            "the call was not run, and stands above with {} in their place; call it again with all of them"
+        )
+    return found
+
+
+def repeated(call: Mapping[str, Any]) -> dict[str, Any]:
+    """A call as it may stand in the messages of the next round.
+
+    Servers read its arguments again when they write the prompt, and fail the whole request over what is no JSON.
+    """
+    try:
+        arguments_of(call)
+    except InputError:
+        text = "{}"
+    else:
+        text = call["function"]["arguments"].strip() or "{}"
+    return {**call, "function": call["function"] | {"arguments": text}}
+
+
+def _join(known: dict[str, Any], piece: Mapping[str, Any]) -> int:
+    """Put a piece of a call's function to what is known of it; returns its bytes."""
+    size = 0
+    for name, value in piece.items():
+        if name in _IN_PIECES and isinstance(value, str):
+            before = known.get(name)
+            known[name] = (before if isinstance(before, str) else "") + value
+            size += len(value)
+        elif value is not None:
+            known[name] = value
+    return size
 
 
 class Usage:

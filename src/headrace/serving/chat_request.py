@@ -8,6 +8,7 @@ from typing import Any, Literal
 import msgspec
 
 from headrace.errors import InputError
+from headrace.runners.library.search import MOST_QUESTION
 
 MOST_MESSAGES = 4_096
 MOST_TOOLS = 512
@@ -74,13 +75,23 @@ class ChatRequest:
             raise InputError("tools: expected a list of objects, found something else")
         if len(tools or ()) > MOST_TOOLS:
             raise InputError(f"tools: expected at most {MOST_TOOLS}, found {len(tools or ())}")
-        if self.body.get("n") not in (None, 1):
-            raise InputError(f"n: expected 1, found {self.body['n']!r}; ask several times for several answers")
+        n = self.body.get("n", 1)
+        if n is not None and (isinstance(n, bool) or n != 1):
+            raise InputError(f"n: expected 1, found {n!r}; ask several times for several answers")
 
     @property
     def model(self) -> str | None:
         """The model that it names."""
         return self.body.get("model")
+
+    def question(self) -> str:
+        """The text of the user's newest message, or its end if a search may not be so long; empty if there is none."""
+        said: dict[str, Any] = next((one for one in reversed(self.body["messages"]) if one.get("role") == "user"), {})
+        content = said.get("content")
+        if isinstance(content, list):
+            parts = (one.get("text") for one in content if isinstance(one, dict) and one.get("type") == "text")
+            content = "\n".join(one for one in parts if isinstance(one, str))
+        return content.strip()[-MOST_QUESTION:] if isinstance(content, str) else ""
 
     def tool_names(self) -> set[str]:
         """The names of the client's own tools."""

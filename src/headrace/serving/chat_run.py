@@ -4,7 +4,8 @@ A round is one request to a model. What it writes goes to the client at once. Wh
 ends: calls of the app's tools are run here, side by side, and the next round begins with their results, as data from
 outside in a fence; calls of the client's own tools are handed back to the client, which ends the answer. A round that
 calls both is the client's: what it comes back with is another request, in which the model may call ours again. The last
-round that the bounds allow is not offered the app's tools, so that there is an answer.
+round that the bounds allow is not offered the app's tools, so that there is an answer. A round that was cut off ends
+the answer too: what it calls may lack a part, so nothing of it is run, and the client is told.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from headrace.assembly.fence import choose, clean, one_line
-from headrace.errors import HeadraceError
-from headrace.serving.chat_merge import ToolCalls, Usage
+from headrace.serving import tool_calls
+from headrace.serving.chat_merge import ToolCalls, Usage, arguments_of, is_function, repeated
 from headrace.serving.chat_request import ChatRequest
 from headrace.upstream.client import Answer, Server, failed
 from headrace.upstream.failures import UpstreamError
@@ -37,6 +38,7 @@ _MOST_RESULT = 64_000  # characters of one tool's answer
 # Numbers of a pack have few digits; what is longer is none of them.
 _CITED = re.compile(r"\[(\d{1,6}(?:\s{0,4},\s{0,4}\d{1,6}){0,63})\]", re.ASCII)
 DONE = b"data: [DONE]\n\n"
+_CUT_OFF = ("length", "content_filter")  # why an answer has ended that is not whole
 
 Json = dict[str, Any]
 
@@ -84,15 +86,15 @@ class Conversation:
             answer = await self._open(last, stream=False)
             await self._pool.release(answer)
             body = answer.whole or {}
-            choice = body["choices"][0] if body["choices"] else {}
-            message = choice.get("message") or {}
+            choice = body["choices"][0]
+            message = choice["message"] = choice.get("message") or {}
             calls = ToolCalls()
             size = calls.add(message.get("tool_calls") or ())
             text = message.get("content")
             self._said += [text] if isinstance(text, str) else []
             self._usage.add(body.get("usage"), self._asked, size + len(str(text or "").encode()))
             whole = calls.whole()
-            if self._is_ours(whole, last):
+            if self._is_ours(whole, last, choice.get("finish_reason")):
                 said += [text] if isinstance(text, str) and text else []
                 await self._run(text, whole)
                 continue
@@ -127,7 +129,7 @@ class Conversation:
             self._usage.add(part.usage, self._asked, part.size)
             self._said.append("".join(part.text))
             whole = part.calls.whole()
-            if self._is_ours(whole, last):
+            if self._is_ours(whole, last, part.reason):
                 if part.end is not None and (rest := self._without_end(part.end)) is not None:
                     yield event(rest)
                 await self._run("".join(part.text) or None, whole)
@@ -152,9 +154,11 @@ class Conversation:
             part.text.append(content)
             part.size += len(content.encode())
         if choice.get("finish_reason"):
-            part.end = chunk
-            return None
-        if not _says(delta):
+            before, part.end = part.end, chunk
+            # Some servers say the end twice, and the last word with the first.
+            rest = self._without_end(before) if before is not None else None
+            return event(rest) if rest is not None else None
+        if not _says(delta) and not choice.get("logprobs"):
             return None
         same = self._is_own(chunk, delta) and same
         return b"data: " + raw + b"\n\n" if same else event(self._own(chunk))
@@ -196,14 +200,26 @@ class Conversation:
             for_server, self._model, stream=stream, prefix=self._prefix, deadline=self._deadline
         )
 
-    def _is_ours(self, calls: list[Json], last: bool) -> bool:
+    def _is_ours(self, calls: list[Json], last: bool, reason: Any) -> bool:
         """Whether a round's calls are run here."""
+        if reason in _CUT_OFF:
+            self._not_run(calls, str(reason))
+            return False
         return bool(calls and self._ours and not last and not self._of_client(calls))
 
     def _of_client(self, calls: list[Json]) -> list[Json]:
         if not self._ours:
             return calls
-        return [one for one in calls if one["function"]["name"] in self._theirs]
+        return [one for one in calls if not is_function(one) or one["function"]["name"] in self._theirs]
+
+    def _not_run(self, calls: list[Json], reason: str) -> None:
+        problem = f"expected a whole call, found the answer cut off ({reason}); it was not run. Allow more max_tokens"
+        theirs = self._of_client(calls)
+        self._ran += [
+            {"name": one["function"]["name"], "ok": False, "seconds": 0.0, "error": problem}
+            for one in calls
+            if one not in theirs
+        ]
 
     async def _run(self, text: Any, calls: list[Json]) -> None:
         """Run a round's calls, and write them and their results into the messages."""
@@ -217,7 +233,7 @@ class Conversation:
         results = await asyncio.gather(*(one(call) for call in calls))
         self._messages = [
             *self._messages,
-            {"role": "assistant", "content": text or None, "tool_calls": calls},
+            {"role": "assistant", "content": text or None, "tool_calls": [repeated(one) for one in calls]},
             *results,
         ]
 
@@ -227,12 +243,12 @@ class Conversation:
         started = time.monotonic()
         problem = ""
         try:
-            arguments = call["function"]["arguments"]
+            arguments = arguments_of(call)
             found = await self._live.call_async(name, arguments, timeout=max(0.0, min(TOOL_SECONDS, left)))
             content = fenced(name, msgspec.json.encode(found).decode())
-        except HeadraceError as error:
+        except Exception as error:  # noqa: BLE001 - a tool that fails must not fail the answer; logged if it is not ours
             # The message is written for the model; it may quote what the model sent, so it stands in a fence as well.
-            problem = str(error)
+            problem = tool_calls.problem(name, error)
             content = fenced(name, f"error: {problem}")
         seconds = round(time.monotonic() - started, 4)
         self._ran.append(
@@ -306,6 +322,11 @@ class _Round:
         self.text: list[str] = []
         self.usage: Any = None
         self.size = 0
+
+    @property
+    def reason(self) -> Any:
+        """Why it ended, as the server says."""
+        return self.end["choices"][0]["finish_reason"] if self.end is not None else None
 
 
 def event(value: Any) -> bytes:

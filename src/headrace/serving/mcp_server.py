@@ -11,9 +11,7 @@ client subscribes with `resources/subscribe`, from 2026-07-28 on with `subscript
 
 from __future__ import annotations
 
-import logging
 import time
-import uuid
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -31,7 +29,6 @@ if TYPE_CHECKING:
 
     from headrace.serving.live import Live
 
-log = logging.getLogger("headrace.mcp")
 
 PROGRESS_SECONDS = 1.0
 _INSTRUCTIONS = (
@@ -87,12 +84,8 @@ class AppServer:
     ) -> types.CallToolResult:
         try:
             answer = await self._answer(ctx, params.name, params.arguments or {})
-        except HeadraceError as error:
-            return _failed(str(error))
-        except Exception as error:
-            number = uuid.uuid4().urn
-            log.error("the tool %s failed: %s", params.name, number, exc_info=error)
-            return _failed(f"{params.name}: the tool failed, which no other arguments will mend; the log has {number}")
+        except Exception as error:  # noqa: BLE001 - told to the model, and logged there if it is not ours
+            return _failed(tool_calls.problem(params.name, error))
         text = msgspec.json.encode(answer).decode()
         return types.CallToolResult(content=[types.TextContent(text=text)], structured_content=answer)
 

@@ -99,7 +99,7 @@ def passages(live: Live, pack: Pack) -> list[Difference]:
 
 def _gone(live: LiveCollection, items: Sequence[tuple[Section, Item]]) -> list[Difference]:
     with live.records.moment() as moment:
-        alive = moment.chunks([item.id for _, item in items])
+        alive = moment.alive([item.id for _, item in items])
         keys = {item.id: str((item.data or {}).get("document", "")) for _, item in items if item.id not in alive}
         documents = moment.documents(set(keys.values()))
         texts = {key: {chunk.text for chunk in moment.of_document(key)} for key in documents}
@@ -119,7 +119,7 @@ def news(live: Live, pack: Pack) -> list[Difference]:
     Raises:
         HeadraceError: The context is no longer declared as it was, or a search cannot be run now.
     """
-    known = {id for _, item in of_kind(pack, "passages") for id in (item.id,)}
+    known = {item.id for _, item in of_kind(pack, "passages")}
     known |= {one.id for one in pack.dropped}
     known |= {id for section in pack.sections for one in section.items for id in one.merged}
     found: dict[str, Difference] = {}

@@ -190,11 +190,12 @@ class PackWatch:
                 watched.next_search = now + TICK
                 found["news"] = pack_changes.news(self._live, watched.pack)
             watched.trouble = ""
-        except HeadraceError as error:
+        except Exception as error:  # a fault in one comparison must not end the watch over all packs
             # Looked at again with the next tick: what is out of reach now may come back.
-            if str(error) != watched.trouble and not self._closing.is_set():
-                logger.warning("the pack %s cannot be compared now: %s", id, error)
-            watched.trouble = str(error)
+            said, fault = f"{type(error).__name__}: {error}", None if isinstance(error, HeadraceError) else error
+            if said != watched.trouble and not self._closing.is_set():
+                logger.warning("the pack %s cannot be compared now: %s", id, error or said, exc_info=fault)
+            watched.trouble = said
             watched.flipped = watched.flipped or "passages" not in found
             watched.search = True
         with self._lock:

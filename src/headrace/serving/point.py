@@ -196,8 +196,7 @@ class _Reading:
                 return chosen
             version, cut = chosen
             frozen = self._frozen(engine, version)
-        values = [one.finish() if isinstance(one, Frozen) else one for one in frozen]
-        return self._made(held, version.seen, values, *self._numbers(cuts, cut))
+        return self._made(held, version.seen, _finished(frozen), *self._numbers(cuts, cut))
 
     def _frozen(self, engine: Engine, version: Version) -> list[Frozen | Values]:
         """The features at a version; the engine is locked."""
@@ -304,7 +303,7 @@ class _Reading:
             if version is None or version.pushed < place.first:
                 return {}, Hindrance("the last commits do not reach back to the place where all would be read")
             frozen = self._frozen(engine, version)
-        return version.seen, [one.finish() if isinstance(one, Frozen) else one for one in frozen]
+        return version.seen, _finished(frozen)
 
     def _settle(self, end: float) -> None:
         """Waits until collections show no rows newer than they say."""
@@ -320,13 +319,9 @@ class _Reading:
             return self._point(held, {}, [], numbers, why)
         if self._engine is not None:
             with self._engine.lock:
-                seen: Mapping[str, Any] = self._engine.applied
-                machines = self._engine.machines
-                values = [
-                    machines[view.name].read(key, now)
-                    for (view, key), now in zip(self._lookups, self._nows, strict=True)
-                ]
-            return self._point(held, seen, values, numbers, why)
+                newest = Version(self._engine.applied, 0)
+                frozen = self._frozen(self._engine, newest)
+            return self._point(held, newest.seen, _finished(frozen), numbers, why)
         for _ in range(_TRIES):
             before, seen = self._runner.seen()
             values = [
@@ -359,6 +354,10 @@ class _Reading:
         ages = live.app.clock.now()
         now = max((one.now for one in values if one.now is not None), default=0 if live.app.event_time else ages)
         return ReadPoint(rows, positions, token, not why, why, now, lagging, max(newest, default=None), held, ages)
+
+
+def _finished(frozen: Sequence[Frozen | Values]) -> list[Values]:
+    return [one.finish() if isinstance(one, Frozen) else one for one in frozen]
 
 
 def _reaches(engine: Engine, place: Place) -> bool:

@@ -8,7 +8,6 @@ the one exception to that is a fault of ours, of which a client is told nothing 
 
 from __future__ import annotations
 
-import errno
 import http
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +28,7 @@ from headrace.errors import (
     TooLargeError,
     UnknownNameError,
 )
+from headrace.stores.disk import is_full
 
 MEDIA_TYPE = "application/problem+json"
 _URN = "urn:headrace:problem:"
@@ -72,8 +72,6 @@ _RAISED = (
 _OTHERS = (FULL, INTERNAL, UNAUTHORIZED, FORBIDDEN, NOT_FOUND, NOT_ALLOWED, SLOW_BODY, MEDIA, HEAD_TOO_LARGE, BUSY)
 KINDS = {kind.slug: kind for kind in (*_RAISED, *_OTHERS)}
 
-_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-
 
 class ProblemError(HeadraceError):
     """A refusal that only HTTP has: a missing key, a method that an address does not answer."""
@@ -98,7 +96,7 @@ def kind_of(error: BaseException) -> Kind:
     """The kind of problem that an exception is."""
     if isinstance(error, ProblemError):
         return error.kind
-    if isinstance(error, StorageError) and _disk_is_full(error):
+    if isinstance(error, StorageError) and is_full(error):
         return FULL
     for kind in _RAISED:
         if kind.error is not None and isinstance(error, kind.error):
@@ -153,12 +151,3 @@ def error_named(slug: str, detail: str, status: int = 0) -> HeadraceError:
         status = status or (INTERNAL if kind is None else kind).status
         return RemoteError(f"{status}: {detail}", status)
     return kind.error(detail)
-
-
-def _disk_is_full(error: BaseException) -> bool:
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, OSError) and cause.errno in _DISK_FULL:
-            return True
-        cause = cause.__cause__
-    return False

@@ -11,20 +11,24 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import logging
 import math
 import threading
+import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from headrace.errors import ClosedError, InputError, StaleError
+from headrace.errors import ClosedError, HeadraceError, InputError, StaleError
 from headrace.serving import tools
 from headrace.serving.problems import BUSY, ProblemError
 
 if TYPE_CHECKING:
     from headrace.serving.live import Live
+
+log = logging.getLogger("headrace.tools")
 
 DEFAULT_SECONDS = 10.0
 MOST_BYTES = 64 << 10
@@ -147,6 +151,15 @@ def too_slow(name: str, seconds: float) -> StaleError:
         f"{name}: expected an answer within {seconds:g} s, found none yet. Call it again, or ask for less; "
         "if it stays so, answer without it and say that it could not be looked up"
     )
+
+
+def problem(name: str, error: Exception) -> str:
+    """What a model is told when its call failed: of an error that is not Headrace's own, only where the log has it."""
+    if isinstance(error, HeadraceError):
+        return str(error)
+    number = uuid.uuid4().urn
+    log.error("the tool %s failed: %s", name, number, exc_info=error)
+    return f"{name}: the tool failed, which no other arguments will mend; the log has {number}"
 
 
 def answered(live: Live, name: str, arguments: Arguments) -> dict[str, Any]:

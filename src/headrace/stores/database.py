@@ -51,10 +51,10 @@ class Database:
         self._readers: list[sqlite3.Connection] = []
         self._reading = threading.BoundedSemaphore(_MOST_READERS)
         self._closed = False
-        with self.explained("open"):
+        with explained(self._what, "open"):
             self._writer = self._connect()
         try:
-            with self.explained("open"):
+            with explained(self._what, "open"):
                 self._prepare(schema, version, durable)
         except BaseException:
             self._writer.close()
@@ -92,16 +92,8 @@ class Database:
         """
         with self._lock:
             self._open()
-            with self.explained("write"):
-                self._writer.execute("BEGIN IMMEDIATE")
-                try:
-                    yield self._writer
-                    self._writer.execute("COMMIT")
-                except BaseException:
-                    # SQLite has rolled back by itself after some errors, a full disk among them.
-                    if self._writer.in_transaction:
-                        self._writer.execute("ROLLBACK")
-                    raise
+            with explained(self._what, "write"), transaction(self._writer):
+                yield self._writer
 
     @contextlib.contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
@@ -132,14 +124,14 @@ class Database:
 
     def overwrite_deleted(self) -> None:
         """From now on what is deleted is overwritten in the file, too."""
-        with self._lock, self.explained("open"):
+        with self._lock, explained(self._what, "open"):
             self._writer.execute("PRAGMA secure_delete = ON")
 
     def scrub(self) -> bool:
         """Empties the write-ahead log, which holds copies of what is deleted; False if a reader is in the way."""
         with self._lock:
             self._open()
-            with self.explained("write"):
+            with explained(self._what, "write"):
                 self._writer.execute("PRAGMA busy_timeout = 1000")
                 try:
                     (busy, _, _) = self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
@@ -153,7 +145,7 @@ class Database:
             with self._lock:
                 self._open()
                 connection = self._readers.pop() if self._readers else None
-            with self.explained("read"):
+            with explained(self._what, "read"):
                 if connection is None:
                     connection = self._connect()
                 try:
@@ -172,15 +164,6 @@ class Database:
         if self._closed:
             raise ClosedError(f"{self._what} is closed: open the app again")
 
-    @contextlib.contextmanager
-    def explained(self, what: str) -> Iterator[None]:
-        """Errors of SQLite as StorageError, with what to do."""
-        try:
-            yield
-        except sqlite3.Error as error:
-            advice = _ADVICE.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, "see the cause")
-            raise StorageError(f"cannot {what} {self._what}: {error}; {advice}") from error
-
     def close(self) -> None:
         """Lets go of the file; again does nothing."""
         with self._lock:
@@ -190,3 +173,27 @@ class Database:
             readers, self._readers = self._readers, []
         for connection in (*readers, self._writer):
             connection.close()
+
+
+@contextlib.contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """One transaction that writes: whole when the block ends, and nothing of it if the block raises."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        # SQLite has rolled back by itself after some errors, a full disk among them.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+@contextlib.contextmanager
+def explained(name: str, doing: str) -> Iterator[None]:
+    """Errors of SQLite as StorageError, with what to do."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        advice = _ADVICE.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, "see the cause")
+        raise StorageError(f"cannot {doing} {name}: {error}; {advice}") from error

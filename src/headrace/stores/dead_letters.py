@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from headrace.errors import ClosedError, StorageError, UnknownNameError
+from headrace.stores.database import explained, transaction
 
 _LOG = logging.getLogger(__name__)
 _VERSION = 1
@@ -79,12 +80,12 @@ class DeadLetters:
         self._keep_bytes = keep_bytes
         self._lock = threading.Lock()
         self._closed = False
-        with self._explained("open"):
+        with explained(self._name, "open"):
             self._database = sqlite3.connect(
                 ":memory:" if path is None else path, timeout=30, isolation_level=None, check_same_thread=False
             )
         try:
-            with self._explained("open"):
+            with explained(self._name, "open"):
                 self._prepare()
         except StorageError:
             self._database.close()
@@ -97,7 +98,7 @@ class DeadLetters:
         run("PRAGMA journal_size_limit = 16777216")
         (version,) = run("PRAGMA user_version").fetchone()
         if version == 0:
-            with self._transaction():
+            with transaction(self._database):
                 # Asked again under the lock: another process may have made the tables just now.
                 if run("PRAGMA user_version").fetchone() == (0,):
                     for statement in _statements(_SCHEMA):
@@ -147,7 +148,7 @@ class DeadLetters:
         fitting = [row for row in rows if row[4] <= min(self._keep_bytes, _LARGEST)]
         if not rows:
             return
-        with self._use("write"), self._transaction():
+        with self._use("write"), transaction(self._database):
             self._database.executemany(
                 "INSERT OR IGNORE INTO letters (stream, source, reason, at, size, raw, identity) "
                 "VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -207,7 +208,7 @@ class DeadLetters:
 
     def remove(self, ids: Iterable[int]) -> None:
         """Delete letters; an id that is not there is passed over."""
-        with self._use("write"), self._transaction():
+        with self._use("write"), transaction(self._database):
             self._database.executemany("DELETE FROM letters WHERE id = ?", [(one,) for one in ids])
 
     def count(self) -> dict[str, int]:
@@ -240,39 +241,8 @@ class DeadLetters:
         with self._lock:
             if self._closed:
                 raise ClosedError(f"{self._name} are closed: open the app again")
-            with self._explained(what):
+            with explained(self._name, what):
                 yield
-
-    @contextlib.contextmanager
-    def _explained(self, what: str) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            advice = _ADVICE.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, "see the cause")
-            raise StorageError(f"cannot {what} {self._name}: {error}; {advice}") from error
-
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._database.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._database.execute("COMMIT")
-        except BaseException:
-            # SQLite has rolled back by itself after some errors, a full disk among them.
-            if self._database.in_transaction:
-                self._database.execute("ROLLBACK")
-            raise
-
-
-_ADVICE = {
-    sqlite3.SQLITE_FULL: "free some space on that disk",
-    sqlite3.SQLITE_IOERR: "check that disk and the space on it",
-    sqlite3.SQLITE_CANTOPEN: "check that the directory exists and is writable",
-    sqlite3.SQLITE_READONLY: "make it writable for this user",
-    sqlite3.SQLITE_NOTADB: "move the file away to start without it",
-    sqlite3.SQLITE_CORRUPT: "restore it from a backup, or move the file away to start without it",
-    sqlite3.SQLITE_BUSY: "another process has been writing for too long: try again",
-}
 
 
 def _statements(script: str) -> Iterator[str]:

@@ -118,6 +118,10 @@ def _free(path: Path | None) -> str:
 def is_full(error: BaseException) -> bool:
     """Whether a `StorageError` comes from lack of room: a full disk, a quota, a limit on file sizes."""
     cause = error.__cause__
-    if isinstance(cause, sqlite3.Error):
-        return getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
-    return isinstance(cause, OSError) and cause.errno in _FULL
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in _FULL:
+            return True
+        if getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+            return True
+        cause = cause.__cause__
+    return False

@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headrace.errors import ClosedError, StorageError
+from headrace.stores.database import transaction
 
 Vector = npt.NDArray[np.float32]
 
@@ -98,7 +99,7 @@ class EmbeddingCache:
                     if used < self._generation:
                         stale.append((self._generation, id))
             if stale:
-                with self._transaction():
+                with transaction(self._database):
                     self._database.executemany("UPDATE entries SET used = ? WHERE id = ?", stale)
         return found
 
@@ -117,7 +118,7 @@ class EmbeddingCache:
         with self._use("write"):
             # The names are taken over only when the transaction is through.
             known = self._models.get(model)
-            with self._transaction():
+            with transaction(self._database):
                 if known is None:
                     known = self._database.execute("INSERT INTO models (name) VALUES (?)", (model,)).lastrowid or 0
                 written = sum(self._add(known, hash, vector) for hash, vector in vectors)
@@ -201,18 +202,6 @@ class EmbeddingCache:
             yield
         except (sqlite3.Error, OSError) as error:
             raise StorageError(f"cannot {what} {self._name}: {error}; check that disk and the space on it") from error
-
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._database.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._database.execute("COMMIT")
-        except BaseException:
-            # SQLite has rolled back by itself after some errors, a full disk among them.
-            if self._database.in_transaction:
-                self._database.execute("ROLLBACK")
-            raise
 
 
 def _open(path: str | Path | None) -> sqlite3.Connection:

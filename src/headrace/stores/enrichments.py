@@ -106,8 +106,7 @@ class EnrichmentStore:
 
     def position(self, name: str, source: str) -> Any | None:
         """How far an input has been taken in; None if nothing has been."""
-        with self._database.read() as run:
-            row = run.execute("SELECT position FROM feeds WHERE name = ? AND source = ?", (name, source)).fetchone()
+        row = self._database.row("SELECT position FROM feeds WHERE name = ? AND source = ?", (name, source))
         return None if row is None else msgspec.json.decode(row[0])
 
     def take_in(self, name: str, source: str | None, position: Any, frames: Iterable[tuple[int, pl.DataFrame]]) -> int:
@@ -139,8 +138,7 @@ class EnrichmentStore:
 
     def progress(self, name: str) -> tuple[int, int]:
         """The entry that an enrichment is in, and how many of its rows are done."""
-        with self._database.read() as run:
-            row = run.execute("SELECT entry, row FROM progress WHERE name = ?", (name,)).fetchone()
+        row = self._database.row("SELECT entry, row FROM progress WHERE name = ?", (name,))
         return (0, 0) if row is None else (row[0], row[1])
 
     def waiting(self, name: str) -> tuple[int, int, int | None]:
@@ -178,8 +176,7 @@ class EnrichmentStore:
 
     def outbox(self, name: str) -> Outbox | None:
         """What may or may not have been pushed."""
-        with self._database.read() as run:
-            row = run.execute("SELECT after, frame, letters FROM outbox WHERE name = ?", (name,)).fetchone()
+        row = self._database.row("SELECT after, frame, letters FROM outbox WHERE name = ?", (name,))
         if row is None:
             return None
         letters = msgspec.msgpack.decode(row[2], type=list[Letter])
@@ -231,8 +228,7 @@ class EnrichmentStore:
     def spent(self, name: str, period: str) -> Spent | None:
         """What an enrichment has spent in the last period of a length that it asked in."""
         query = "SELECT start, tokens, money FROM spent WHERE name = ? AND period = ?"
-        with self._database.read() as run:
-            row = run.execute(query, (name, period)).fetchone()
+        row = self._database.row(query, (name, period))
         return None if row is None else Spent(*row)
 
     def spend(self, name: str, periods: dict[str, Spent]) -> None:

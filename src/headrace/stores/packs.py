@@ -87,10 +87,9 @@ class PackStore:
         self._most_bytes = most_bytes
         self._longest = longest
         self._counting = threading.Lock()
-        self._count: int
-        self._bytes: int
-        with self._database.read() as run:
-            self._count, self._bytes = run.execute("SELECT count(*), coalesce(sum(size), 0) FROM packs").fetchone()
+        sums = self._database.row("SELECT count(*), coalesce(sum(size), 0) FROM packs")
+        assert sums is not None
+        self._count, self._bytes = int(sums[0]), int(sums[1])
 
     def add(self, manifests: Sequence[Manifest], now: int) -> None:
         """Writes some, and lets go of the oldest past the bounds; one whose id is there already is passed over.
@@ -166,8 +165,7 @@ class PackStore:
 
     def get(self, id: str) -> Manifest | None:
         """One manifest; None if there is none of that id."""
-        with self._database.read() as run:
-            row = run.execute("SELECT id, context, at, body FROM packs WHERE id = ?", (id,)).fetchone()
+        row = self._database.row("SELECT id, context, at, body FROM packs WHERE id = ?", (id,))
         return None if row is None else _manifest(row)
 
     def newest(self, limit: int = 20) -> list[tuple[str, str, int]]:

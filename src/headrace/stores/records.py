@@ -156,12 +156,6 @@ class Moment:
         rows = self._gathered(_ALIVE, (_json(list(ids)),))
         return {row[0]: (_gathered_chunk(row[:_CHUNK_COLUMNS]), _document(row[_CHUNK_COLUMNS:])) for row in rows}
 
-    def chunks(self, ids: Iterable[str]) -> dict[str, ChunkRecord]:
-        """Those of the ids that are alive."""
-        query = f"SELECT {_CHUNK} FROM chunks WHERE id = ?"
-        found = (self._run.execute(query, (one,)).fetchone() for one in ids)
-        return {row[0]: _chunk(row) for row in found if row is not None}
-
     def of_document(self, key: str) -> list[ChunkRecord]:
         """A document's chunks in all spaces, in their order."""
         query = f"SELECT {_CHUNK} FROM chunks WHERE document = ? ORDER BY space, number"

@@ -111,8 +111,7 @@ class TableStore:
         self._database = Database(path, _SCHEMA, _VERSION, "the table", durable=durable)
         # A number is given once: the next batch begins where the one before has ended, and is on the disk.
         self._numbering = threading.Lock()
-        with self._database.read() as run:
-            self._seq: int = run.execute("SELECT seq FROM last").fetchone()[0]
+        self._seq = self._number("SELECT seq FROM last")
 
     @property
     def seq(self) -> int:
@@ -154,8 +153,7 @@ class TableStore:
 
     def position(self, feed: str) -> Any | None:
         """Where a source stands; None if it was never read."""
-        with self._database.read() as run:
-            found = run.execute("SELECT position FROM feeds WHERE feed = ?", (feed,)).fetchone()
+        found = self._database.row("SELECT position FROM feeds WHERE feed = ?", (feed,))
         return None if found is None or found[0] is None else msgspec.json.decode(found[0])
 
     def since(self, seq: int, limit: int, most_bytes: int, stop: int | None = None) -> tuple[list[Revision], int]:
@@ -217,17 +215,18 @@ class TableStore:
 
     def count(self) -> int:
         """How many rows there are."""
-        with self._database.read() as run:
-            number: int = run.execute("SELECT count(*) FROM rows WHERE body IS NOT NULL").fetchone()[0]
-        return number
+        return self._number("SELECT count(*) FROM rows WHERE body IS NOT NULL")
 
     def waiting(self, seq: int) -> int:
         """How many rows changed after `seq`."""
         if seq >= self._seq:
             return 0
-        with self._database.read() as run:
-            number: int = run.execute("SELECT count(*) FROM rows WHERE seq > ?", (seq,)).fetchone()[0]
-        return number
+        return self._number("SELECT count(*) FROM rows WHERE seq > ?", (seq,))
+
+    def _number(self, query: str, values: Sequence[object] = ()) -> int:
+        found = self._database.row(query, values)
+        assert found is not None
+        return int(found[0])
 
     def as_of(self, *, seq: int | None = None, stored: int | None = None) -> Iterator[Revision]:
         """The rows as they were after a change, or at a time, by key; deleted ones are left out.

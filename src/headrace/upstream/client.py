@@ -52,12 +52,18 @@ class Server:
         self.healthy = True
         self.resting_until = 0.0
         self.requests = self.failures = 0
-        key = spec.key()
+        key = self._key = spec.key()
         authorization = {"authorization": f"Bearer {key}"} if key else {}
         self.http = Http(reach(spec.url), spec.seconds("connect"), spec.concurrent, authorization)
         self.path = urlsplit(spec.endpoint).path
         # Once, not for every request: the limits are texts such as "30s".
         self.first, self.between, self.total = (spec.seconds(one) for one in ("first_byte", "between", "total"))
+
+    def quoted(self, found: Any, most: int = 60) -> str:
+        """What the server sent, as it may be shown and logged: servers that refuse a key like to quote it."""
+        text = found.decode("utf-8", "replace") if isinstance(found, bytes) else str(found)
+        text = (text.replace(self._key, "***") if self._key else text)[:most]
+        return "".join(one if one.isprintable() else " " for one in text)  # a line of a log stays one
 
     async def ask_health(self) -> int:
         """The status with which it answers when it is asked whether it is well.
@@ -159,14 +165,15 @@ class Answer:
         try:
             return self._reader.feed(data)
         except SseError as error:
-            raise malformed(self.server.name, str(error)) from error
+            found = f": {self.server.quoted(error.found)!r}" if error.found else ""
+            raise malformed(self.server.name, f"{error}{found}") from error
 
     def _chunk(self, event: bytes) -> dict[str, Any]:
         try:
             chunk = _json(event)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise malformed(self.server.name, f"a chunk that is not JSON ({error})") from error
-        checked = _checked(self.server.name, chunk, "delta")
+        checked = _checked(self.server, chunk, "delta")
         self._finished = self._finished or any(one.get("finish_reason") for one in checked["choices"])
         return checked
 
@@ -235,6 +242,8 @@ async def _send(server: Server, body: bytes, stream: bool) -> Answer:
     kind = "text/event-stream" if stream else "application/json"
     connection = await server.http.ask("POST", server.path, body, accept=kind)
     try:
+        if (packed := connection.headers.get("content-encoding", "identity").strip().lower()) not in ("", "identity"):
+            raise malformed(server.name, f"one in {packed[:20]!r}, where the request takes none but identity")
         if connection.status != 200:
             raise await _refusal(server, connection)
         if not stream:
@@ -255,7 +264,7 @@ async def _whole(server: Server, connection: Connection) -> dict[str, Any]:
         value = _json(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise malformed(server.name, f"an answer that is not JSON ({error})") from error
-    return _checked(server.name, value, "message")
+    return _checked(server, value, "message")
 
 
 async def _bytes(connection: Connection, most: int) -> bytes | None:
@@ -267,15 +276,18 @@ async def _bytes(connection: Connection, most: int) -> bytes | None:
     return bytes(data)
 
 
-def _checked(name: str, value: Any, part: str) -> dict[str, Any]:
+def _checked(server: Server, value: Any, part: str) -> dict[str, Any]:
     """A chunk or an answer in which what is read here has the types that it should."""
+    name = server.name
     if not isinstance(value, dict):
-        raise malformed(name, f"JSON that is no object: {str(value)[:60]!r}")
+        raise malformed(name, f"JSON that is no object: {server.quoted(value)!r}")
     if (error := value.get("error")) is not None:
-        raise UpstreamError(f"{name}: found an error in its answer: {_message(error)}")
+        raise UpstreamError(f"{name}: found an error in its answer: {_message(server, error)}")
     choices = value.get("choices")
     if not isinstance(choices, list):
         raise malformed(name, "JSON without a list of choices")
+    if not choices and part == "message":
+        raise malformed(name, "an answer without a choice")
     for choice in choices:
         if not isinstance(choice, dict) or not isinstance(choice.get(part, {}) or {}, dict):
             raise malformed(name, f"a choice without a {part}")
@@ -297,8 +309,8 @@ async def _refusal(server: Server, connection: Connection) -> UpstreamError:
         found = _json(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         found = None
-    error = found.get("error", found) if isinstance(found, dict) else data[:300].decode("utf-8", "replace")
-    text = f"{server.name}: expected an answer, found status {status}: {_message(error)}"
+    error = found.get("error", found) if isinstance(found, dict) else server.quoted(data, 300)
+    text = f"{server.name}: expected an answer, found status {status}: {_message(server, error)}"
     if status in _CLIENTS_FAULT:
         return UpstreamError(text, status, again=False, harmful=False, code="upstream_refused")
     if status in _AGAIN:
@@ -311,6 +323,5 @@ async def _refusal(server: Server, connection: Connection) -> UpstreamError:
     return UpstreamError(text, 502, again=True, harmful=True, code="upstream_refused")
 
 
-def _message(error: Any) -> str:
-    found = error.get("message") if isinstance(error, dict) else error
-    return str(found)[:500]
+def _message(server: Server, error: Any) -> str:
+    return server.quoted(error.get("message") if isinstance(error, dict) else error, 500)

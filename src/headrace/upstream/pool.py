@@ -73,7 +73,14 @@ class Pool:
         return named or open_ or [one for one in self.servers if one.spec.model == self.servers[0].spec.model]
 
     async def open(
-        self, body: Callable[[Server], bytes], model: str | None, *, stream: bool, prefix: bytes | None, deadline: float
+        self,
+        body: Callable[[Server], bytes],
+        model: str | None,
+        *,
+        stream: bool,
+        prefix: bytes | None,
+        deadline: float,
+        attempts: int = ATTEMPTS,
     ) -> Answer:
         """Ask until an answer begins; `release` it in any case.
 
@@ -83,6 +90,7 @@ class Pool:
             stream: Whether it asks for a stream.
             prefix: The request's stable beginning.
             deadline: By the event loop's clock.
+            attempts: The most requests that are sent; hedges aside.
 
         Raises:
             UpstreamError: The last attempt's.
@@ -92,7 +100,7 @@ class Pool:
         self._retries.request(time.monotonic())
         self._hedges.request(time.monotonic())
         tried: set[str] = set()
-        for attempt in range(ATTEMPTS):
+        for attempt in range(attempts):
             server = await self._free(group, prefix, tried, deadline)
             try:
                 async with asyncio.timeout_at(deadline):
@@ -108,7 +116,7 @@ class Pool:
             except UpstreamError as error:
                 self._news()
                 tried.add(server.name)
-                if not error.again or attempt + 1 == ATTEMPTS or not self._retries.take(time.monotonic()):
+                if not error.again or attempt + 1 == attempts or not self._retries.take(time.monotonic()):
                     raise
                 self.retried += 1
                 log.info("asked again: %s", error)

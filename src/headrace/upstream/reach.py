@@ -71,7 +71,12 @@ def reach(url: str) -> Reach:
 def _context() -> ssl.SSLContext:
     import httpx  # it takes half a second, and knows where a machine without certificates has some
 
-    return httpx.create_ssl_context()
+    try:
+        return httpx.create_ssl_context()
+    except OSError as error:
+        raise ConfigError(
+            f"expected SSL_CERT_FILE or SSL_CERT_DIR to name certificates, found {type(error).__name__}: {error}"
+        ) from error
 
 
 def _proxy(scheme: str, host: str, port: int) -> SplitResult | None:
@@ -81,10 +86,15 @@ def _proxy(scheme: str, host: str, port: int) -> SplitResult | None:
     text = found.get(scheme) or found.get("all")
     if not text or proxy_bypass(f"{host}:{port}") or proxy_bypass(host):
         return None
-    proxy = urlsplit(text if "://" in text else f"http://{text}")
-    if proxy.scheme != "http" or not proxy.hostname:
+    try:
+        proxy = urlsplit(text if "://" in text else f"http://{text}")
+        why = "" if proxy.scheme == "http" else f"one of {proxy.scheme}://"
+        why = why or ("" if proxy.hostname and proxy.port != 0 else "one without a host or a port that can be")
+    except ValueError:  # its text is part of what may be a password
+        why = "one that is no URL (of a password, write / as %2F, @ as %40)"
+    if why:
         raise ConfigError(
-            f"expected the proxy for {host} to be named as http://host:port, found one of {proxy.scheme}://; "
+            f"expected the proxy for {host} to be named as http://host:port, found {why}; "
             "change HTTPS_PROXY (HTTP_PROXY, ALL_PROXY), or name the host in NO_PROXY"
         )
     return proxy

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from urllib.parse import parse_qsl, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, urlsplit, urlunsplit
 
 from headrace.errors import ConfigError
 from headrace.units import SECOND, duration
@@ -51,11 +51,13 @@ class Upstream:
     health: str | None = field(default="models", repr=False)
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        parts = _parts(self.url)
+        if parts is None or parts.scheme not in ("http", "https") or parts.query or parts.fragment:
             raise ConfigError(
                 f"expected an upstream's URL such as http://127.0.0.1:8000/v1, found {_shown(self.url)!r}"
             )
+        if self.health is not None and not _is_plain(self.health):
+            raise ConfigError(f"{_shown(self.url)}: expected health to be a path, found {self.health!r}")
         if parts.username or parts.password:
             raise ConfigError(
                 f"expected an upstream's URL without a password, found one in {_shown(self.url)!r}; "
@@ -112,7 +114,9 @@ def read(text: str, *, key_file: str | None = None) -> Upstream:
     Raises:
         ConfigError: It is not one.
     """
-    parts = urlsplit(text.strip())
+    parts = _parts(text.strip())
+    if parts is None:
+        raise ConfigError(f"expected an upstream's URL such as http://127.0.0.1:8000/v1, found {_shown(text)!r}")
     options = dict(parse_qsl(parts.query))
     unknown = set(options) - {"model", "concurrent", "key_env", "key_file", "health", *_LIMITS}
     if unknown:
@@ -141,7 +145,22 @@ def from_environment(environ: Mapping[str, str] = os.environ) -> tuple[Upstream,
     return tuple(read(text, key_file=environ.get(KEY_FILE_VARIABLE)) for text in texts)
 
 
+def _is_plain(text: str) -> bool:
+    """Whether it may stand in the line of a request: printable ASCII without a blank."""
+    return text.isascii() and text.isprintable() and " " not in text
+
+
+def _parts(url: str) -> SplitResult | None:
+    """The parts of a URL; None if it is none, or has no host or a port that cannot be."""
+    try:
+        parts = urlsplit(url)
+        sane = _is_plain(url) and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number, brackets that do not close
+        return None
+    return parts if sane else None
+
+
 def _shown(url: str) -> str:
     """A URL without what may be a secret."""
-    parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    origin, _, rest = url.partition("?")[0].partition("#")[0].partition("://")
+    return f"{origin}://{rest.rpartition('@')[2]}" if rest else origin.rpartition("@")[2]

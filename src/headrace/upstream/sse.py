@@ -14,7 +14,15 @@ _BOM = b"\xef\xbb\xbf"
 
 
 class SseError(ValueError):
-    """Bytes that are no event stream, or past a bound."""
+    """Bytes that are no event stream, or past a bound.
+
+    Attributes:
+        found: The line that is none; not in the text, for it may hold what must not be shown.
+    """
+
+    def __init__(self, text: str, found: bytes = b"") -> None:
+        super().__init__(text)
+        self.found = found
 
 
 class SseReader:
@@ -74,7 +82,7 @@ class SseReader:
             self._data.append(value)
         elif line.lstrip().startswith((b"{", b"<")):
             # No field begins so: it is an error page, or JSON where events were asked for.
-            raise SseError(f"a line that is no field: {line[:60]!r}")
+            raise SseError("a line that is no field", line)
         return None
 
 

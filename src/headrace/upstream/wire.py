@@ -26,6 +26,7 @@ _MOST_BUFFERED = 256 << 10
 # Servers keep a connection for five seconds and more: one that has lain for longer may be closed while it is used.
 _KEEP_SECONDS = 4.0
 _LINGER_SECONDS = 1.0
+_STOPPED = "no more connections are made: the server stops"
 
 
 class WireError(Exception):
@@ -62,7 +63,7 @@ class Connection(asyncio.Protocol):
     def _renew(self) -> None:
         self.status, self.headers = 0, dict[str, str]()
         self._parts: list[bytes] = []
-        self._buffered = self._head_bytes = 0
+        self._buffered = self._head_bytes = self._since_body = 0
         self._headed = self._complete = self._paused = False
         self._keep = self._lingers = False
         self._error: Exception | None = None
@@ -79,7 +80,7 @@ class Connection(asyncio.Protocol):
         self._unwatch()
         self._home.forget(self)
         if self._asked and not self._complete:
-            if self._headed and self._until_end():
+            if self._headed and exc is None and self._until_end():
                 self._complete = True
             else:
                 self._fail(WireError(f"the connection was closed before the answer's end ({exc or 'no reason given'})"))
@@ -89,17 +90,20 @@ class Connection(asyncio.Protocol):
         if not self._asked or self._complete:
             self.abort()  # nobody asked for it: what comes next could not be told apart from it
             return
+        self._since_body += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
-            self._fail(WireError(f"bytes that are no HTTP answer ({error})"))
+            if not self._complete:  # after it, it is no part of the answer
+                self._fail(WireError(f"bytes that are no HTTP answer ({error})"))
             self.abort()
         if not self._headed:
             self._head_bytes += len(data)
-            if self._head_bytes > MOST_HEAD:
-                self._fail(WireError(f"a header of more than {MOST_HEAD >> 10} KiB"))
-                self.abort()
-                return
+        if self._since_body > MOST_HEAD and not self._complete:
+            # The parser keeps a header, and a trailer, until it is whole.
+            self._fail(WireError(f"a header of more than {MOST_HEAD >> 10} KiB"))
+            self.abort()
+            return
         if self._lingers and (self._complete or self._parts):
             self.close()
         self._wake()
@@ -121,16 +125,17 @@ class Connection(asyncio.Protocol):
         if self._headed:
             return
         self.status = self._parser.get_status_code()
-        if self.status >= 200:
-            self._headed = True
+        if 100 <= self.status < 200:
+            self.headers = {}  # an answer before the answer
         else:
-            self.headers = {}
+            self._headed = True
 
     def on_body(self, body: bytes) -> None:
         """Of llhttp."""
         if self._complete:
             return
         self._parts.append(body)
+        self._since_body = 0
         self._buffered += len(body)
         if self._buffered > _MOST_BUFFERED and not self._paused and self._transport is not None:
             self._paused = True
@@ -183,7 +188,7 @@ class Connection(asyncio.Protocol):
             if self._parts:
                 data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
                 self._parts, self._buffered = [], 0
-                if self._paused and self._transport is not None and not self._lost:
+                if self._paused and self._transport is not None and not self._transport.is_closing():
                     self._paused = False
                     self._transport.resume_reading()
                 return data
@@ -205,7 +210,7 @@ class Connection(asyncio.Protocol):
             self._watch = self._loop.call_later(_LINGER_SECONDS, self.abort)
             return
         asked, self._asked = self._asked, False
-        if asked and self._complete and self._keep and not self._lost and not self._parts:
+        if asked and self._complete and self._keep and not self._parts and self._is_quiet():
             self._home.keep(self)
         else:
             self.abort()
@@ -270,6 +275,11 @@ class Connection(asyncio.Protocol):
             self._watch = None
             self._fail(TimeoutError())
 
+    def _is_quiet(self) -> bool:
+        """Whether it is open, and the request was sent to its end: a server may answer before it has read that."""
+        transport = self._transport
+        return transport is not None and not transport.is_closing() and not transport.get_write_buffer_size()
+
     def _until_end(self) -> bool:
         """Whether the body ends with the connection."""
         chunked = "chunked" in self.headers.get("transfer-encoding", "").lower()
@@ -292,6 +302,7 @@ class Http:
         lines = every | reach.headers | headers
         self._lines = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
         self._idle: deque[Connection] = deque()
+        self._closed = False
         self.connections: set[Connection] = set()
 
     async def ask(self, method: str, path: str, body: bytes = b"", *, accept: str = "application/json") -> Connection:
@@ -333,17 +344,20 @@ class Http:
             self._idle.remove(connection)
 
     def close(self) -> None:
-        """Break off all connections."""
+        """Break off all connections, and make no more."""
+        self._closed = True
         for one in list(self.connections):
             one.abort()
 
     async def _connected(self) -> Connection:
+        if self._closed:
+            raise WireError(_STOPPED)
         try:
             async with asyncio.timeout(self._connect_seconds):
                 return await self._connect()
         except TimeoutError:
             raise SlowConnectError("no connection in time") from None
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # the latter of a host's name that cannot be one
             raise WireError(f"{type(error).__name__}: {error}") from error
 
     async def _connect(self) -> Connection:
@@ -359,6 +373,8 @@ class Http:
         try:
             await loop.create_connection(factory, *reach.address, ssl=tls, server_hostname=name)
             connection = made[-1]
+            if self._closed:
+                raise WireError(_STOPPED)
             if reach.tunnel is not None:
                 await connection.exchange(reach.tunnel)
                 if connection.status != 200:

@@ -30,7 +30,8 @@ from headrace.runners.enriching.governor import Governor
 from headrace.units import SECOND
 from headrace.upstream.client import Server
 from headrace.upstream.failures import UpstreamError
-from headrace.upstream.pool import Pool
+from headrace.upstream.pool import ATTEMPTS, Pool
+from headrace.upstream.wire import SlowConnectError
 
 logger = logging.getLogger("headrace")
 T = TypeVar("T")
@@ -38,10 +39,12 @@ T = TypeVar("T")
 _QUESTIONS_FAULT = frozenset({400, 413, 422})
 # What says nothing about a question: a server that is not there, has too much to do, or does not take our key.
 _AWAY = frozenset({"upstream_connection", "upstream_busy", "upstream_refused"})
+_TOO_LONG = 504
 _FIRST_WAIT, _LONGEST_WAIT = 0.2, 15.0
 _POLL = 0.1  # seconds: how often the app's clock is looked at while a budget or the rate is waited for
 _OVERHEAD = 16  # tokens that a message takes beside its text
 _ENTRY = 16  # tokens that one of several answers takes beside itself
+_MOST_USAGE = 1_000_000_000  # tokens: no call takes more, whatever its server says
 _PROBE: Json = {"messages": [{"role": "user", "content": "Answer with the word ok."}], "max_tokens": 8}
 
 
@@ -195,7 +198,7 @@ class Asker:
         )
         read += len(msgspec.json.encode(body.get("response_format"))) // 3
         reserved = (read + written, self._spec.price(read, written))
-        await self._admit(reserved)
+        begun = await self._admit(reserved)
         taken = (0, 0.0)
         try:
             whole = await self._open(body, tried)
@@ -204,9 +207,13 @@ class Asker:
         except asyncio.CancelledError:
             taken = reserved  # the server may go on for all we know
             raise
+        except UpstreamError as error:
+            if error.status == _TOO_LONG and tried and not isinstance(error.__cause__, SlowConnectError):
+                taken = reserved  # likewise
+            raise
         finally:
             if taken is not reserved:
-                await self._settle(reserved, taken)
+                await self._settle(begun, reserved, taken)
             self.running -= 1
         self.tally.calls += 1
         self.tally.read += taken_read
@@ -221,12 +228,19 @@ class Asker:
 
         deadline = asyncio.get_running_loop().time() + self._spec.time_limit
         answer = await self._pool.open(
-            for_server, self._spec.model, stream=False, prefix=self._prefix, deadline=deadline
+            for_server,
+            self._spec.model,
+            stream=False,
+            prefix=self._prefix,
+            deadline=deadline,
+            # Where calls are counted, each time that one is made again is one.
+            attempts=ATTEMPTS if self._spec.per_minute is None else 1,
         )
         await self._pool.release(answer)
         return answer.whole or {}
 
-    async def _admit(self, reserved: tuple[int, float]) -> None:
+    async def _admit(self, reserved: tuple[int, float]) -> int:
+        """Waits until a call may begin; returns when it did, by the app's clock."""
         if (why := self._governor.impossible(*reserved)) is not None:
             raise FaultError(why)
         while True:
@@ -234,18 +248,18 @@ class Asker:
                 wait = self._governor.wait(*reserved)
                 if wait is None:
                     self.tally.pause = None
-                    await self._stored(lambda: self._governor.begin(*reserved))
+                    begun = await self._stored(lambda: self._governor.begin(*reserved))
                     self.running += 1
-                    return
+                    return begun
             what, left = wait
             if what != "the rate" and self._spec.over_budget == "skip" and not self.running:
                 raise FaultError(f"there is nothing left of {what}")
             self.tally.pause = what
             await asyncio.sleep(min(_POLL, max(0.001, left / SECOND)))
 
-    async def _settle(self, reserved: tuple[int, float], taken: tuple[int, float]) -> None:
+    async def _settle(self, begun: int, reserved: tuple[int, float], taken: tuple[int, float]) -> None:
         async with self._gate:
-            await self._stored(lambda: self._governor.end(reserved, taken))
+            await self._stored(lambda: self._governor.end(begun, reserved, taken))
             self.tally.pause = None  # whoever waits looks again
 
     async def _stored(self, work: Callable[[], T]) -> T:
@@ -290,12 +304,12 @@ def _content(whole: Json) -> Any:
 
 
 def _usage(whole: Json, read: int) -> tuple[int, int]:
-    """Tokens read and written, as the server tells it; where it does not, an estimate."""
+    """Tokens read and written, as the server tells it; where it does not, or what cannot be, an estimate."""
     told = whole.get("usage")
     found = [told.get(name) if isinstance(told, dict) else None for name in ("prompt_tokens", "completion_tokens")]
     said = len(msgspec.json.encode(whole.get("choices"))) // 4
     counted = [
-        one if isinstance(one, int) and not isinstance(one, bool) and one >= 0 else guess
+        one if isinstance(one, int) and not isinstance(one, bool) and 0 <= one <= _MOST_USAGE else guess
         for one, guess in zip(found, (read, said), strict=True)
     ]
     return counted[0], counted[1]

@@ -6,6 +6,7 @@ It stands beside the runner, and after it: it is opened when the runner is there
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import shutil
 import tempfile
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("headrace")
 _EXPIRE = 3600.0
+_CLOSE_SECONDS = 10.0
 
 
 class Enriching:
@@ -67,18 +69,18 @@ class Enriching:
         self._stop: asyncio.Event | None = None
         self._thread = threading.Thread(target=self._run, name="headrace-enrich", daemon=True)
         self._closed = False
-        try:
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._remove)
             layout = Layout(folder)
             self._store = EnrichmentStore(layout.enrichments, durable=path is not None)
+            undo.callback(self._store.close)
             self._stages = {
                 name: Stage(one, runner, self._store, self._changed) for name, one in app.enrichments.items()
             }
             self._feeds = {
                 name: self._feeds_of(one, None if path is None else layout.log) for name, one in self._stages.items()
             }
-        except BaseException:
-            self._remove()
-            raise
+            undo.pop_all()
         runner.checkpointer.floor = self.floor
 
     def _feeds_of(self, stage: Stage, log: Path | None) -> list[Feed]:
@@ -165,8 +167,13 @@ class Enriching:
             for feed in feeds:
                 feed.close()
         if self._thread.ident is not None and self._loop is not None and self._stop is not None:
-            self._loop.call_soon_threadsafe(self._stop.set)
-            self._thread.join()
+            with contextlib.suppress(RuntimeError):  # the loop has ended by itself
+                self._loop.call_soon_threadsafe(self._stop.set)
+            self._thread.join(_CLOSE_SECONDS)
+            if self._thread.is_alive():
+                # A push waits for an engine that takes nothing in: it is stored, and counted after the next start.
+                self._runner.inbox.close()
+                self._thread.join()
         with self._changed:
             self._changed.notify_all()
         self._store.close()
@@ -209,9 +216,11 @@ class Enriching:
             governor = Governor(name, stage.spec, self._store, self._app.clock.now)
             asker = Asker(stage.spec, pools[upstreams], stage.answers, governor, stage.tally)
             await stage.run(asker, stage.spec.fingerprint(upstreams))
-        except Exception as error:
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # a panic of Polars is no Exception, and nothing may end unnoticed
             logger.exception("the enrichment %r has stopped", name)
-            first: BaseException = error
+            first = error
             while isinstance(first, BaseExceptionGroup):
                 first = first.exceptions[0]
             stage.fail(f"{type(first).__name__}: {first}")

@@ -20,6 +20,7 @@ from typing import Any, Protocol
 import polars as pl
 
 from headrace.errors import ClosedError, StorageError
+from headrace.formats.written import lines
 from headrace.runners.base import PUSH
 from headrace.runners.enriching.stage import Stage
 from headrace.runners.feeder import Feeder
@@ -67,6 +68,9 @@ class PushFeed:
         folder: The log's; None for one in memory.
         changed: Notified when something has been taken in.
         release: Called when less of the log is needed.
+
+    Raises:
+        StorageError: The log ends before what was read of it.
     """
 
     def __init__(
@@ -84,6 +88,12 @@ class PushFeed:
         known = store.position(self._name, PUSH)
         # Without a past it begins with all that the log still holds, as a new view does.
         self._saved = runner.log.first - 1 if known is None else int(known)
+        if self._saved > runner.log.position:
+            raise StorageError(
+                f"the push log ends at position {runner.log.position}, but the enrichment {self._name!r} has read "
+                f"up to {self._saved}: the end of the log is damaged or was removed; restore the directory from a "
+                "backup, or begin a new one"
+            )
         self._tail = LogTail(runner.log, folder, self._saved)
         self._saved_at = time.monotonic()
         self._seen = self._saved  # up to here what there was is stored
@@ -172,7 +182,8 @@ class PushFeed:
     def _set_aside(self, record: Record) -> None:
         """What there is no room for; told once, however often it is read."""
         reason = f"the backlog is full: {self._stage.spec.backlog:,} events wait for the model; replay it later"
-        raws = record.frame.write_ndjson().encode().splitlines()
+        schema = self._stage.enrichment.base.schema
+        raws = lines(schema, schema.align(record.frame))
         self._stage.letters([(f"backlog#{record.position}.{row}", reason, raw) for row, raw in enumerate(raws)])
 
 
@@ -231,7 +242,9 @@ class SourceFeed:
         wanted = self._inbox.put_count
         left = None if deadline is None else max(0.0, deadline - time.monotonic())
         with self._changed:
-            return self._changed.wait_for(lambda: self._taken >= wanted or self._closing.is_set(), left)
+            return self._changed.wait_for(
+                lambda: self._taken >= wanted or self._closing.is_set() or self._stage.tally.failure is not None, left
+            )
 
     def close(self) -> None:
         """Stops reading; what was not taken in is read again."""

@@ -4,7 +4,8 @@ Before a call the most that it can take is reserved: its prompt, estimated, and 
 call whose reservation does not fit waits for what is under way to cost less than was reserved, and then for the next
 period. So a budget is kept as long as servers count as they say and stop where they are told to. What was spent is
 stored when a call has ended, and a restart goes on from there; a call that a crash cut off is charged with what was
-reserved, for the reservation is stored with it.
+reserved, for the reservation is stored with it. A call belongs to the period in which it began: what it gives back when
+that is over is given to nobody.
 
 The rate is exact: no minute, wherever it begins, sees more calls begin than were allowed. The moment is given by the
 app's clock, so that tests need not wait.
@@ -19,6 +20,8 @@ from typing import Protocol
 from headrace.enrich.spec import PERIODS, Llm
 from headrace.stores.enrichments import Spent
 from headrace.units import MINUTE, format_duration
+
+MOST_TOKENS = 1 << 62  # what is counted up to: the ledger's integers have 64 bits
 
 
 class Ledger(Protocol):
@@ -77,8 +80,8 @@ class Governor:
                 return f"the budget of {limit.what} of this {limit.period}, {format_duration(max(1, left))} more", left
         return None
 
-    def begin(self, tokens: int, money: float) -> None:
-        """A call begins, which may take as much: it is charged now.
+    def begin(self, tokens: int, money: float) -> int:
+        """A call begins, which may take as much: it is charged now. Returns when, for `end`.
 
         Raises:
             StorageError: That could not be stored, and the call must not begin.
@@ -87,23 +90,26 @@ class Governor:
         self._charge(now, tokens, money)
         if self._spec.per_minute is not None:
             self._begun.append(now)
+        return now
 
-    def end(self, reserved: tuple[int, float], taken: tuple[int, float]) -> None:
+    def end(self, begun: int, reserved: tuple[int, float], taken: tuple[int, float]) -> None:
         """A call has ended: what it took stands for what was reserved.
 
         Raises:
             StorageError: That could not be stored.
         """
-        self._charge(self._now(), taken[0] - reserved[0], taken[1] - reserved[1])
+        self._charge(self._now(), taken[0] - reserved[0], taken[1] - reserved[1], begun)
 
-    def _charge(self, now: int, tokens: int, money: float) -> None:
+    def _charge(self, now: int, tokens: int, money: float, begun: int | None = None) -> None:
         if not self._spent:
             return
         charged = {}
         for period in self._spent:
             one = self._current(period, now)
-            # A reservation of the period before is given back to nobody.
-            charged[period] = Spent(one.start, max(0, one.tokens + tokens), max(0.0, one.money + money))
+            # What was reserved in the period before is not given back to this one.
+            least = 0 if begun is not None and begun < one.start else -MOST_TOKENS
+            more, paid = max(least, tokens), max(float(least), money)
+            charged[period] = Spent(one.start, min(MOST_TOKENS, max(0, one.tokens + more)), max(0.0, one.money + paid))
         self._ledger.spend(self._name, charged)
         self._spent |= charged
 

@@ -28,6 +28,7 @@ import xxhash
 from headrace.enrich.derived import Answers, BadAnswerError
 from headrace.enrich.prompt import Question
 from headrace.enrich.spec import Llm
+from headrace.formats.written import lines
 from headrace.runners.enriching.asker import Asked, Asker, Failed, Found, Outcome, persist
 from headrace.runners.enriching.figures import EnrichmentFigures, Tally
 from headrace.runners.local import LocalRunner
@@ -315,7 +316,7 @@ class Stage:
             base = slots[0].entry.frame
             for slot in slots:
                 if isinstance(outcome := slot.outcome.result(), Failed):
-                    raw = base.slice(slot.row, 1).write_ndjson().encode().strip()
+                    (raw,) = lines(self.enrichment.base.schema, base.slice(slot.row, 1))
                     letters.append((f"enrich#{slot.entry.id}.{slot.row}", outcome.reason, raw))
             found = [(slot.row, one.frame) for slot in slots if isinstance(one := slot.outcome.result(), Found)]
             if found:

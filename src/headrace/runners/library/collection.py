@@ -302,7 +302,7 @@ class LiveCollection:
     def _forget(self, space: LiveSpace, ids: list[str]) -> None:
         with self.records.moment() as moment:
             # A chunk may have come back since.
-            alive = moment.chunks(ids)
+            alive = moment.alive(ids)
         gone = [one for one in ids if one not in alive]
         space.index.write([], gone)
         self.records.dropped(ids)

@@ -48,14 +48,13 @@ def repair(space: LiveSpace, records: Records, closing: threading.Event) -> None
 
 def _write(space: LiveSpace, records: Records, ids: Sequence[str]) -> None:
     with records.moment() as moment:
-        chunks = list(moment.chunks(ids).values())
-        documents = moment.documents({chunk.document for chunk in chunks})
-    vectors = space.queue.embed([(chunk.hash, chunk.embedded or chunk.text) for chunk in chunks])
-    words = terms([chunk.embedded or chunk.text for chunk in chunks])
+        found = list(moment.alive(ids).values())
+    vectors = space.queue.embed([(chunk.hash, chunk.embedded or chunk.text) for chunk, _ in found])
+    words = terms([chunk.embedded or chunk.text for chunk, _ in found])
     space.index.write(
         [
-            Point(chunk.id, vector, Terms(*of), payload(documents[chunk.document], chunk))
-            for chunk, vector, of in zip(chunks, vectors, words, strict=True)
+            Point(chunk.id, vector, Terms(*of), payload(document, chunk))
+            for (chunk, document), vector, of in zip(found, vectors, words, strict=True)
             if not isinstance(vector, InputError)
         ],
         [],
