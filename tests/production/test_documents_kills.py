@@ -114,6 +114,7 @@ def rabbitmq(folder: Path, stack: ExitStack) -> tuple[str, Any, Writer]:
     stack.callback(server.close)
     server.start()
     queue = server.queue("quorum")
+    server.settle()
     return server.url(queue, format="change"), server, RabbitWriter(server, queue, 3, OPERATIONS)
 
 
