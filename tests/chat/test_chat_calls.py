@@ -11,7 +11,7 @@ from chatting import HELLO, served
 from scripted_upstream import ScriptedUpstream, delta, text, usage
 
 import headrace as hr
-from headrace.serving.chat_merge import ToolCalls, arguments_of, repeated
+from headrace.serving.chat_merge import MOST_CALLS, ToolCalls, arguments_of, repeated
 from headrace.serving.server import BackgroundServer
 
 OWN = {"type": "function", "function": {"name": "book", "parameters": {"type": "object", "properties": {}}}}
@@ -173,3 +173,20 @@ def test_logprobs_of_a_token_without_text_are_passed_on() -> None:
         body = {"messages": HELLO, "stream": True, "logprobs": True}
         found = httpx.post(url + "/chat/completions", json=body, timeout=30)
     assert '"logprob":-0.1' in found.text.replace(" ", "")
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_calls_past_the_bound_are_told(stream: bool) -> None:
+    def script(request: dict[str, Any]) -> list[Any]:
+        if request["messages"][-1]["role"] == "tool":
+            return text("done")
+        function = {"name": "traffic", "arguments": '{"page": "home"}'}
+        pieces = [{"index": n, "id": f"c{n}", "type": "function", "function": function} for n in range(MOST_CALLS + 2)]
+        return [delta(role="assistant", content=None), delta(tool_calls=pieces), delta("tool_calls"), usage()]
+
+    with ScriptedUpstream(script) as upstream, served(upstream) as url:
+        status, last, said = asked(url, stream=stream)
+    assert (status, said) == (200, "done")
+    assert sum(one["role"] == "tool" for one in upstream.requests[1]["messages"]) == MOST_CALLS
+    told = [one["error"] for one in last["headrace"]["tools"] if not one["name"]]
+    assert told == [f"expected at most {MOST_CALLS} tool calls in a round, found 2 more; left out"]

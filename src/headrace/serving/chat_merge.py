@@ -26,12 +26,12 @@ class ToolCalls:
     """The tool calls of one round.
 
     Attributes:
-        dropped: How many pieces were past the bound.
+        dropped: Which calls were past the bound.
     """
 
     def __init__(self) -> None:
         self._calls: dict[int, dict[str, Any]] = {}
-        self.dropped = 0
+        self.dropped: set[int] = set()
 
     def add(self, pieces: Iterable[Mapping[str, Any]]) -> int:
         """Take the pieces of a chunk; returns their bytes."""
@@ -39,7 +39,7 @@ class ToolCalls:
         for position, piece in enumerate(pieces):
             index = self._index(position, piece)
             if index not in self._calls and len(self._calls) >= MOST_CALLS:
-                self.dropped += 1
+                self.dropped.add(index)
                 continue
             call = self._calls.setdefault(index, {"id": "", "type": "function", "function": {}})
             for name, value in piece.items():

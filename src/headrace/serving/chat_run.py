@@ -20,7 +20,7 @@ import msgspec
 
 from headrace.assembly.fence import choose, clean, one_line
 from headrace.serving import tool_calls
-from headrace.serving.chat_merge import ToolCalls, Usage, arguments_of, is_function, repeated
+from headrace.serving.chat_merge import MOST_CALLS, ToolCalls, Usage, arguments_of, is_function, repeated
 from headrace.serving.chat_request import ChatRequest
 from headrace.upstream.client import Answer, Server, failed
 from headrace.upstream.failures import UpstreamError
@@ -93,7 +93,7 @@ class Conversation:
             text = message.get("content")
             self._said += [text] if isinstance(text, str) else []
             self._usage.add(body.get("usage"), self._asked, size + len(str(text or "").encode()))
-            whole = calls.whole()
+            whole = self._taken(calls)
             if self._is_ours(whole, last, choice.get("finish_reason")):
                 said += [text] if isinstance(text, str) and text else []
                 await self._run(text, whole)
@@ -128,7 +128,7 @@ class Conversation:
                 await self._pool.release(answer)
             self._usage.add(part.usage, self._asked, part.size)
             self._said.append("".join(part.text))
-            whole = part.calls.whole()
+            whole = self._taken(part.calls)
             if self._is_ours(whole, last, part.reason):
                 if part.end is not None and (rest := self._without_end(part.end)) is not None:
                     yield event(rest)
@@ -199,6 +199,13 @@ class Conversation:
         return await self._pool.open(
             for_server, self._model, stream=stream, prefix=self._prefix, deadline=self._deadline
         )
+
+    def _taken(self, calls: ToolCalls) -> list[Json]:
+        """A round's calls; what was past the bound is told."""
+        if calls.dropped:
+            problem = f"expected at most {MOST_CALLS} tool calls in a round, found {len(calls.dropped)} more; left out"
+            self._ran.append({"name": "", "ok": False, "seconds": 0.0, "error": problem})
+        return calls.whole()
 
     def _is_ours(self, calls: list[Json], last: bool, reason: Any) -> bool:
         """Whether a round's calls are run here."""
