@@ -158,8 +158,8 @@ class Rabbit:
     def settle(self) -> None:
         """Ends it in order and starts it again, so that a kill finds its quorum queues again.
 
-        Which files are a quorum queue's, RabbitMQ 3.10 writes to the disk some minutes after the queue was made, or when
-        it ends in order. Killed before, it makes new files, and the queue never has a leader any more.
+        Which files are a quorum queue's, RabbitMQ 3.10 writes to the disk some minutes after the queue was made, or
+        when it ends in order. Killed before, it makes new files, and the queue never has a leader any more.
         """
         self.stop()
         self.start()
