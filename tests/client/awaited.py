@@ -41,10 +41,17 @@ class Awaited:
         return call
 
     def close(self) -> None:
-        self.run(self._remote.close())
+        self.run(self._end())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+    async def _end(self) -> None:
+        """As `asyncio.run` ends: what was begun ends before the loop does."""
+        await self._remote.close()
+        if rest := asyncio.all_tasks() - {asyncio.current_task()}:
+            await asyncio.wait(rest, timeout=10)
+        await self._loop.shutdown_asyncgens()
 
 
 class Iterated:
