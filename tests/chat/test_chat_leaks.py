@@ -29,8 +29,8 @@ class Counted:
     Server, model server and client are in this process, so what any of them leaves open is seen.
     """
 
-    def __init__(self, url: str, loops: list[asyncio.AbstractEventLoop]) -> None:
-        self.url, self._loops = url + "/chat/completions", loops
+    def __init__(self, url: str, upstream: ScriptedUpstream, loops: list[asyncio.AbstractEventLoop]) -> None:
+        self.url, self.upstream, self._loops = url + "/chat/completions", upstream, loops
         self.before = (0, 0)
 
     def now(self) -> tuple[int, int]:
@@ -64,7 +64,7 @@ def counted(upstream: ScriptedUpstream) -> Iterator[Counted]:
     # No health checks: their connection comes and goes. One attempt would be made four times, with a pause.
     spec = hr.Upstream(upstream.url, first_byte=0.2, between=0.2, health=None)
     with served(spec, priority=priority) as url:
-        found = Counted(url, loops)
+        found = Counted(url, upstream, loops)
         for _ in range(2):
             assert httpx.post(found.url, json=ASK).status_code == 200
         assert until(lambda: httpx.get(url + "/status").json()["chat"]["inside"] == 0)
@@ -72,22 +72,24 @@ def counted(upstream: ScriptedUpstream) -> Iterator[Counted]:
         yield found
 
 
-def leaves_mid_stream(url: str) -> None:
-    with httpx.stream("POST", url, json=ASK) as answer:
+def leaves_mid_stream(found: Counted) -> None:
+    with httpx.stream("POST", found.url, json=ASK) as answer:
         next(answer.iter_raw())
 
 
-def leaves_at_once(url: str) -> None:
-    parts = urlsplit(url)
+def leaves_at_once(found: Counted) -> None:
+    parts, asked = urlsplit(found.url), len(found.upstream.requests)
     with socket.create_connection((parts.hostname, parts.port)) as one:
         said = b'{"stream":true,"messages":[{"role":"user","content":"x"}]}'
         one.sendall(
             b"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: %d\r\n\r\n" % len(said) + said
         )
+        # Earlier, it might not be asked for at all, or later, beside what is counted.
+        assert until(lambda: len(found.upstream.requests) > asked)
 
 
-def reads(url: str) -> None:
-    httpx.post(url, json=ASK, timeout=30)
+def reads(found: Counted) -> None:
+    httpx.post(found.url, json=ASK, timeout=30)
 
 
 @pytest.mark.parametrize(
@@ -111,11 +113,11 @@ def reads(url: str) -> None:
     ],
 )
 def test_what_goes_wrong_leaves_nothing(
-    counted: Counted, script: list[list[Any]], steps: list[Any], client: Callable[[str], None]
+    counted: Counted, script: list[list[Any]], steps: list[Any], client: Callable[[Counted], None]
 ) -> None:
     for _ in range(ROUNDS):
         script.append(steps)
-        client(counted.url)
+        client(counted)
     assert counted.settled(), (counted.before, counted.now())
     script.clear()
     assert httpx.post(counted.url, json=ASK, timeout=30).text.endswith("data: [DONE]\n\n")
