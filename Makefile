@@ -46,6 +46,12 @@ bench: $(BIN)/.made  ## the benchmarks, beside their peers
 	$(BIN)/headrace bench kafka
 	$(BIN)/headrace bench online
 	$(BIN)/headrace bench query
+	$(BIN)/headrace bench embed
+	$(BIN)/headrace bench vectors
+	$(BIN)/headrace bench context
+	$(BIN)/headrace bench chat
+	test -z "$$HEADRACE_PEPS" || $(BIN)/headrace bench documents
+	test -z "$$HEADRACE_PEPS" || $(BIN)/headrace bench retrieval
 
 docs: $(BIN)/.made  ## the documentation, as pages
 	$(BIN)/sphinx-build -W -b html docs $(VENV)/docs

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from headrace.declarations import Stream
 from headrace.enrich.derived import derived_model
 from headrace.enrich.prompt import Question, questioner
 from headrace.enrich.spec import Llm
 from headrace.errors import ConfigError, UnknownNameError, nearest
-from headrace.schema import Event
 from headrace.upstream.spec import URLS_VARIABLE, Upstream, from_environment
 
 if TYPE_CHECKING:
+    from headrace.app import App
     from headrace.app_chats import Chat
 
 
@@ -45,10 +45,6 @@ class AppEnrichments:
     enrichments: dict[str, Enrichment]
     endpoint: Chat | None
 
-    def stream(self, model: type[Event], url: str | None = None, *, lateness: Any = "10s", name: Any = None) -> Stream:
-        """As `App.stream`, which stands before this class."""
-        raise NotImplementedError
-
     def enrich(self, stream: Stream, spec: Llm, *, name: str | None = None) -> Stream:
         """Declares a stream of another's events with a model's answers; see `Stream.enrich`."""
         if not isinstance(spec, Llm):
@@ -57,7 +53,7 @@ class AppEnrichments:
             raise UnknownNameError(f"no stream {stream.name!r} in {self.name}; {nearest(stream.name, self.streams)}")
         question = questioner(spec.prompt, list(stream.schema.columns))
         model = derived_model(stream.schema.model, spec.output)
-        made = self.stream(model, lateness=stream.lateness / 1e6, name=name)
+        made = cast("App", self).stream(model, lateness=stream.lateness / 1e6, name=name)
         self.enrichments[made.name] = Enrichment(made.name, stream, made, spec, question)
         return made
 
